@@ -1,0 +1,154 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// frames of every shape: empty, small, around the reader's buffer, larger than it.
+func sample() []Frame {
+	sizes := []int{0, 1, 100, 64<<10 - HeaderSize - 1, 64<<10 - HeaderSize, 64<<10 - HeaderSize + 1, 3 << 20}
+	var fs []Frame
+	for i, n := range sizes {
+		fs = append(fs, Frame{Kind: Call, ID: uint64(i) << 40, Body: bytes.Repeat([]byte{byte(i + 1)}, n)})
+	}
+	return append(fs, Frame{Kind: Stop, ID: 1})
+}
+
+func encode(fs []Frame) []byte {
+	var buf []byte
+	for _, f := range fs {
+		buf = Append(buf, f.Kind, f.ID, f.Body)
+	}
+	return buf
+}
+
+func TestReaderReturnsWhatWasAppended(t *testing.T) {
+	want := sample()
+	stream := encode(want)
+	readers := map[string]io.Reader{
+		"whole":    bytes.NewReader(stream),
+		"halves":   iotest.HalfReader(bytes.NewReader(stream)),
+		"data+EOF": iotest.DataErrReader(bytes.NewReader(stream)),
+	}
+	for name, src := range readers {
+		r := NewReader(src)
+		for i, w := range want {
+			f, err := r.Next()
+			if err != nil {
+				t.Fatalf("%s: frame %d: %v", name, i, err)
+			}
+			if f.Kind != w.Kind || f.ID != w.ID || !bytes.Equal(f.Body, w.Body) {
+				t.Fatalf("%s: frame %d: got %s %d with %d bytes, want %s %d with %d", name, i, f.Kind, f.ID, len(f.Body), w.Kind, w.ID, len(w.Body))
+			}
+		}
+		for range 2 {
+			if _, err := r.Next(); err != io.EOF {
+				t.Errorf("%s: at the end: %v, want EOF every time", name, err)
+			}
+		}
+	}
+}
+
+func TestBeginEndEqualsAppend(t *testing.T) {
+	buf := []byte("before")
+	start := len(buf)
+	buf = Begin(buf, Result, 7)
+	buf = append(buf, "body"...)
+	if err := End(buf, start); err != nil {
+		t.Fatal(err)
+	}
+	if want := Append([]byte("before"), Result, 7, []byte("body")); !bytes.Equal(buf, want) {
+		t.Errorf("got %x, want %x", buf, want)
+	}
+}
+
+func TestReaderRefuses(t *testing.T) {
+	ok := Append(nil, Call, 1, []byte("argument"))
+	huge := Append(nil, Call, 1, nil)
+	huge[4] = 2 // 8 GiB
+	unknown := Append(nil, Kind(200), 1, nil)
+	big := Append(nil, Call, 1, make([]byte, 1<<20))
+	for _, c := range []struct {
+		name, stream, want string
+	}{
+		{"cut header", string(ok[:HeaderSize-1]), "unexpected EOF"},
+		{"cut body", string(ok[:len(ok)-1]), "unexpected EOF"},
+		{"cut large body", string(big[:len(big)-1]), "unexpected EOF"},
+		{"no large body", string(big[:HeaderSize]), "unexpected EOF"},
+		{"announces 8 GiB", string(huge), "call frame of 8589934592 bytes: frame is over the limit of 4 GiB"},
+		{"unknown kind", string(unknown), "frame of unknown kind 200"},
+		{"kind 0", string(make([]byte, 64)), "frame of unknown kind 0"},
+	} {
+		_, err := NewReader(strings.NewReader(c.stream)).Next()
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s: got error %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// A header that announces much must not make the reader reserve much.
+func TestReaderReservesAsBytesArrive(t *testing.T) {
+	head := Append(nil, Result, 1, nil)
+	head[3] = 0xff // almost 4 GiB
+	src := io.MultiReader(bytes.NewReader(head), bytes.NewReader(make([]byte, 100<<10)))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := NewReader(src).Next()
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("got error %v, want unexpected EOF", err)
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 4<<20 {
+		t.Errorf("reserved %d bytes for a body of 100 KiB", got)
+	}
+}
+
+func TestBuffered(t *testing.T) {
+	two := encode([]Frame{{Kind: Call, ID: 1, Body: []byte("a")}, {Kind: Call, ID: 2}})
+	r := NewReader(bytes.NewReader(two))
+	for i, want := range []int{HeaderSize, 0} {
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Buffered(); got != want {
+			t.Errorf("after frame %d: Buffered() = %d, want %d", i, got, want)
+		}
+	}
+}
+
+// FuzzReader: whatever comes, the reader ends with an error and returns no frame
+// that does not encode to the bytes it was read from.
+func FuzzReader(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(encode(sample()[:3]))
+	f.Add(Append(nil, Hello, 0, []byte("\xa3\x01\x01\x02\x61x\x03\x18\x2a")))
+	f.Add(Append(nil, Recall, 0, AppendNumber(nil, 5))[:10])
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		r := NewReader(bytes.NewReader(stream))
+		rest := stream
+		for {
+			frame, err := r.Next()
+			if err != nil {
+				if err == io.EOF && len(rest) != 0 {
+					t.Fatalf("EOF with %d bytes left", len(rest))
+				}
+				return
+			}
+			again := Append(nil, frame.Kind, frame.ID, frame.Body)
+			if !bytes.HasPrefix(rest, again) {
+				t.Fatalf("frame %s %d is not what was read", frame.Kind, frame.ID)
+			}
+			rest = rest[len(again):]
+			// The bodies' own decoders must not fall over either.
+			SplitCall(frame.Body)
+			SplitRan(frame.Body)
+			Number(frame.Body)
+		}
+	})
+}

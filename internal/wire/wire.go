@@ -1,0 +1,63 @@
+// Package wire is what travels between a parent and its workers: frames, the
+// handshake, the encoding of arguments and results, and the encoding of errors.
+//
+// The format is the protocol a worker in any language has to speak. A stream
+// carries frames; a frame is a 16-byte header and a body:
+//
+//	offset  size  field
+//	0       8     length of the body (low 56 bits) and kind (high 8 bits), little-endian
+//	8       8     id of the call, little-endian; 0 where the frame concerns no call
+//	16      n     body
+//
+// Arguments, results and errors are CBOR (RFC 8949) with definite lengths and no
+// key twice in a map. See [Kind] for the frames and the order in which they may
+// come.
+//
+// Everything here is pure: no goroutines, no clocks, no processes. Whatever is
+// decoded is taken to be hostile; lengths are checked before memory is reserved.
+package wire
+
+// Version is the version of the protocol, sent in the worker's environment and
+// in its [Hello]. A parent and a worker of different versions refuse each other.
+const Version = 1
+
+// Kind tells what a frame means.
+type Kind uint8
+
+// The worker speaks first, with Hello. From then on the parent sends Call,
+// Cancel, Recall and Stop, and the worker answers each Call with exactly one of
+// Result, Failed and Returned. A worker starts calls in the order in which they
+// came, says Started before it runs one, and lets a frame leave before it starts
+// the next call, so that the parent always knows which call it was running when
+// it died.
+const (
+	Hello    Kind = 1 // worker to parent; body: CBOR Greeting
+	Call     Kind = 2 // parent to worker; id; body: length of name (uvarint), name, CBOR argument
+	Started  Kind = 3 // worker to parent; id; no body: the call runs from now on
+	Result   Kind = 4 // worker to parent; id; body: nanoseconds it ran (8 bytes), CBOR result
+	Failed   Kind = 5 // worker to parent; id; body: nanoseconds it ran (8 bytes), CBOR Failure
+	Cancel   Kind = 6 // parent to worker; id; no body: end the call's context, or give it back
+	Recall   Kind = 7 // parent to worker; body: uvarint n: give back the last n calls not started
+	Returned Kind = 8 // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
+	Stop     Kind = 9 // parent to worker; body: exit code (uvarint): exit now
+)
+
+var kindNames = [...]string{
+	Hello: "hello", Call: "call", Started: "started", Result: "result", Failed: "failed",
+	Cancel: "cancel", Recall: "recall", Returned: "returned", Stop: "stop",
+}
+
+// String returns the name of the kind, or "unknown".
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// Greeting is the body of a Hello frame.
+type Greeting struct {
+	Version int    `cbor:"1,keyasint"` // of the protocol
+	Build   string `cbor:"2,keyasint"` // identifies the executable; see the parent's check
+	PID     int    `cbor:"3,keyasint"`
+}
