@@ -1,0 +1,14 @@
+//go:build !unix
+
+package transport
+
+import (
+	"errors"
+	"os"
+)
+
+// Socketpair is not available on this system.
+func Socketpair() (Conn, *os.File, error) { return nil, nil, errors.ErrUnsupported }
+
+// Open is not available on this system.
+func Open(fd uintptr) (Conn, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,153 @@
+package transport
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// pairs are the ways to make two connected ends.
+var pairs = map[string]func(t *testing.T) (parent, worker Conn){
+	"pipe":   func(*testing.T) (Conn, Conn) { return Pipe() },
+	"socket": socketPair,
+}
+
+func forEachPair(t *testing.T, test func(t *testing.T, parent, worker Conn)) {
+	for name, pair := range pairs {
+		t.Run(name, func(t *testing.T) {
+			parent, worker := pair(t)
+			defer parent.Close()
+			defer worker.Close()
+			test(t, parent, worker)
+		})
+	}
+}
+
+// Both ends send more than any buffer holds while both read.
+func TestBothWays(t *testing.T) {
+	forEachPair(t, func(t *testing.T, parent, worker Conn) {
+		const frames, size = 50, 100_000
+		send := func(c Conn, seed byte) error {
+			for i := range frames {
+				body := bytes.Repeat([]byte{seed + byte(i)}, size)
+				if err := c.Send(wire.Append(nil, wire.Call, uint64(i), body)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		receive := func(c Conn, seed byte) {
+			for i := range frames {
+				f, err := c.Recv()
+				if err != nil || f.ID != uint64(i) || !bytes.Equal(f.Body, bytes.Repeat([]byte{seed + byte(i)}, size)) {
+					t.Errorf("frame %d: got id %d, %d bytes, error %v", i, f.ID, len(f.Body), err)
+					return
+				}
+			}
+		}
+		var wg sync.WaitGroup
+		for _, f := range []func(){
+			func() { receive(parent, 100) },
+			func() { receive(worker, 1) },
+			func() {
+				if err := send(parent, 1); err != nil {
+					t.Error(err)
+				}
+			},
+			func() {
+				if err := send(worker, 100); err != nil {
+					t.Error(err)
+				}
+			},
+		} {
+			wg.Go(f)
+		}
+		wg.Wait()
+	})
+}
+
+// Frames of several senders do not mix.
+func TestConcurrentSend(t *testing.T) {
+	forEachPair(t, func(t *testing.T, parent, worker Conn) {
+		const senders, each = 8, 200
+		var wg sync.WaitGroup
+		for s := range senders {
+			wg.Go(func() {
+				for range each {
+					body := bytes.Repeat([]byte{byte(s)}, 1000*s)
+					if err := worker.Send(wire.Append(nil, wire.Result, uint64(s), body)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		for range senders * each {
+			f, err := parent.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(f.Body, bytes.Repeat([]byte{byte(f.ID)}, 1000*int(f.ID))) {
+				t.Fatalf("sender %d: frame is mixed with another", f.ID)
+			}
+		}
+		wg.Wait()
+	})
+}
+
+func TestPeerCloses(t *testing.T) {
+	forEachPair(t, func(t *testing.T, parent, worker Conn) {
+		sent := make(chan error, 1)
+		go func() {
+			sent <- worker.Send(wire.Append(nil, wire.Started, 3, nil))
+			worker.Close()
+		}()
+		if f, err := parent.Recv(); err != nil || f.ID != 3 {
+			t.Fatalf("got id %d, error %v, want the frame sent before the end", f.ID, err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := parent.Recv(); err != io.EOF {
+				t.Errorf("after the peer closed: %v, want EOF", err)
+			}
+		}
+	})
+}
+
+func TestCloseWakesRecv(t *testing.T) {
+	parent, worker := Pipe()
+	defer worker.Close()
+	got := make(chan error, 1)
+	go func() {
+		_, err := parent.Recv()
+		got <- err
+	}()
+	parent.Close()
+	if err := <-got; err == nil {
+		t.Error("Recv returned no error")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("this system has no inherited sockets")
+	}
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(f.Fd()); err == nil {
+		t.Error("Open took a plain file for a socket")
+	}
+	f.Close()
+	if _, err := Open(1 << 20); err == nil {
+		t.Error("Open took a descriptor that is not open")
+	}
+}
