@@ -1,0 +1,214 @@
+// Package child starts processes, ends them with all that they started, and tells
+// how they ended. It is the only package that starts processes.
+//
+// A child runs in its own process group: a signal from the terminal does not reach
+// it, and a signal sent through [Child] reaches whatever it has started too. When
+// the parent dies, however it dies, the kernel or the child itself ends the group;
+// see [Arm].
+//
+// # Concurrency
+//
+// All methods of Child may be called from several goroutines at once.
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Config says what to start.
+type Config struct {
+	Path   string     // program; see Self
+	Args   []string   // its arguments, the name of the program first; none: Path
+	Env    []string   // its environment, complete; the last of several values counts
+	Dir    string     // its working directory; empty: that of this process
+	Stdin  io.Reader  // nil: the null device
+	Stdout io.Writer  // nil: the null device. Receives whole lines, unless it is an *os.File
+	Stderr io.Writer  // nil: the null device. Receives whole lines
+	Files  []*os.File // descriptors 3, 4, … of the child
+	Tail   int        // how many bytes of the end of standard error to keep for Ended
+}
+
+// Child is a process that was started. Reap must be called once it is no longer
+// needed: it is what releases the process and its descriptors.
+type Child struct {
+	cmd    *exec.Cmd
+	life   *os.File // held open as long as the child may live; see Arm
+	stderr *pump
+	stdout *pump
+
+	mu     sync.Mutex
+	reaped bool // the process id may belong to another by now
+}
+
+// Start starts a process. The error says what could not be done.
+func Start(cfg Config) (*Child, error) {
+	c := &Child{cmd: &exec.Cmd{
+		Path: cfg.Path, Args: cfg.Args, Env: cfg.Env, Dir: cfg.Dir, Stdin: cfg.Stdin,
+		SysProcAttr: ownGroup(),
+	}}
+	if len(c.cmd.Args) == 0 {
+		c.cmd.Args = []string{cfg.Path}
+	}
+	var theirs []*os.File // closed here once the child has its own
+	var ours []*os.File   // closed if the child does not start
+	pipe := func() (r, w *os.File, err error) {
+		if r, w, err = os.Pipe(); err == nil {
+			theirs, ours = append(theirs, w), append(ours, r)
+		}
+		return r, w, err
+	}
+	start := func() error {
+		if f, ok := cfg.Stdout.(*os.File); ok {
+			c.cmd.Stdout = f
+		} else if cfg.Stdout != nil {
+			r, w, err := pipe()
+			if err != nil {
+				return err
+			}
+			c.cmd.Stdout, c.stdout = w, newPump(r, cfg.Stdout, 0)
+		}
+		if cfg.Stderr != nil || cfg.Tail > 0 {
+			r, w, err := pipe()
+			if err != nil {
+				return err
+			}
+			c.cmd.Stderr, c.stderr = w, newPump(r, cfg.Stderr, cfg.Tail)
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		theirs, ours = append(theirs, r), append(ours, w)
+		c.life = w
+		c.cmd.ExtraFiles = append(append([]*os.File(nil), cfg.Files...), r)
+		return c.cmd.Start()
+	}
+	err := start()
+	for _, f := range theirs {
+		f.Close()
+	}
+	if err != nil {
+		for _, f := range ours {
+			f.Close()
+		}
+		return nil, fmt.Errorf("start process: %w", err)
+	}
+	for _, p := range []*pump{c.stdout, c.stderr} {
+		if p != nil {
+			go p.run() // ends when the pipe does; Reap waits for it
+		}
+	}
+	return c, nil
+}
+
+// PID returns the process id, which is also the id of the process group.
+func (c *Child) PID() int { return c.cmd.Process.Pid }
+
+// Signal sends a signal to the child and to every process in its group. After Reap
+// it returns os.ErrProcessDone.
+func (c *Child) Signal(sig syscall.Signal) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reaped {
+		return os.ErrProcessDone
+	}
+	return signalGroup(c.cmd.Process, sig)
+}
+
+// reapTimeout bounds how long Reap waits for a process that was killed, and then
+// for what it had written. Both come within a millisecond unless the kernel is
+// stuck in a device or the writer behind Stderr is.
+const reapTimeout = 5 * time.Second
+
+// Reap kills what is left of the child and its group, waits for the child and
+// tells how it ended. A child that has ended by itself before keeps its own exit
+// status. Only the first call does anything.
+func (c *Child) Reap() Ended {
+	c.mu.Lock()
+	if c.reaped {
+		c.mu.Unlock()
+		return Ended{Err: os.ErrProcessDone}
+	}
+	// The leader has not been waited for, so that the id is still its own.
+	signalGroup(c.cmd.Process, syscall.SIGKILL)
+	c.reaped = true
+	c.mu.Unlock()
+	return c.wait(time.After(reapTimeout))
+}
+
+// Run starts a process, waits until it ends by itself, and tells how it ended. When
+// ctx ends before, it kills the process and its group. All that was written has been
+// passed on when it returns.
+func Run(ctx context.Context, cfg Config) (Ended, error) {
+	c, err := Start(cfg)
+	if err != nil {
+		return Ended{}, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.Signal(syscall.SIGKILL) })
+	defer stop()
+	e := c.wait(nil)
+	c.mu.Lock()
+	c.reaped = true
+	c.mu.Unlock()
+	return e, nil
+}
+
+// wait waits for the child, at most until limit, and releases what belongs to it.
+func (c *Child) wait(limit <-chan time.Time) Ended {
+	waited := make(chan error, 1)
+	go func() { waited <- c.cmd.Wait() }() // ends with the process; waited for below
+	var e Ended
+	select {
+	case err := <-waited:
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			e.Err = err
+		}
+		e.State = c.cmd.ProcessState
+	case <-limit:
+		e.Err = fmt.Errorf("process %d did not end within %v of being killed", c.PID(), reapTimeout)
+	}
+	c.life.Close()
+	for _, p := range []*pump{c.stdout, c.stderr} {
+		if p != nil {
+			p.stop(reapTimeout)
+		}
+	}
+	if c.stderr != nil {
+		e.Tail, e.Reason = c.stderr.tail.String(), c.stderr.reason
+	}
+	return e
+}
+
+// Ended tells how a child ended.
+type Ended struct {
+	State  *os.ProcessState // nil when Err is set
+	Tail   string           // the last lines that it wrote to standard error
+	Reason string           // the line of them in which the Go runtime says why it gave up
+	Err    error            // why nothing is known
+}
+
+// Signal returns the signal that ended the child, or 0.
+func (e Ended) Signal() syscall.Signal {
+	if e.State == nil {
+		return 0
+	}
+	return endedBy(e.State)
+}
+
+// ExitCode returns the exit code of the child, or -1 when a signal ended it or
+// nothing is known.
+func (e Ended) ExitCode() int {
+	if e.State == nil {
+		return -1
+	}
+	return e.State.ExitCode()
+}

@@ -1,0 +1,98 @@
+package child
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// maxLine is the longest line that is passed on in one piece, in bytes.
+const maxLine = 64 << 10
+
+// pump copies what a child writes, line by line, and remembers the end of it.
+type pump struct {
+	r      *os.File
+	w      io.Writer // may be nil
+	done   chan struct{}
+	tail   tail
+	reason string // the first line that looks like the last words of the Go runtime
+}
+
+func newPump(r *os.File, w io.Writer, keep int) *pump {
+	return &pump{r: r, w: w, done: make(chan struct{}), tail: tail{max: keep}}
+}
+
+// run copies until the pipe ends. What the child could not get rid of would block
+// it, so that run goes on reading even when the writer fails.
+func (p *pump) run() {
+	defer close(p.done)
+	defer p.r.Close()
+	lines := bufio.NewReaderSize(p.r, maxLine)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if len(line) > 0 {
+			p.tail.add(line)
+			if p.tail.max > 0 && p.reason == "" && isReason(line) {
+				p.reason = strings.TrimSpace(string(line))
+			}
+			if err == io.EOF {
+				line = append(bytes.Clone(line), '\n') // the next writer begins a line
+			}
+			if p.w != nil {
+				if _, werr := p.w.Write(line); werr != nil {
+					p.w = nil
+				}
+			}
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return
+		}
+	}
+}
+
+// stop waits until everything has been copied, for the time given at most: a
+// process that left the group may hold the pipe open.
+func (p *pump) stop(limit time.Duration) {
+	p.r.SetReadDeadline(time.Now().Add(limit))
+	<-p.done
+}
+
+// reasons are how the Go runtime begins the line that says why it ends the process.
+var reasons = []string{"fatal error: ", "panic: ", "runtime: out of memory", "SIG", "unexpected fault address"}
+
+func isReason(line []byte) bool {
+	for _, r := range reasons {
+		if bytes.HasPrefix(line, []byte(r)) {
+			return true
+		}
+	}
+	return false
+}
+
+// tail keeps the last bytes that were added, from the beginning of a line on.
+type tail struct {
+	buf []byte
+	max int
+}
+
+func (t *tail) add(b []byte) {
+	t.buf = append(t.buf, b...)
+	if len(t.buf) > 2*t.max {
+		t.buf = append(t.buf[:0], t.buf[len(t.buf)-t.max:]...)
+	}
+}
+
+// String returns at most max bytes, and whole lines where there is more than one.
+func (t *tail) String() string {
+	b := t.buf
+	if len(b) > t.max {
+		b = b[len(b)-t.max:]
+		if i := bytes.IndexByte(b, '\n'); i >= 0 && i+1 < len(b) {
+			b = b[i+1:]
+		}
+	}
+	return string(b)
+}
