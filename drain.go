@@ -1,0 +1,115 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// errStalled is why Close stops waiting.
+var errStalled = errors.New("no call ended in time")
+
+// drain counts the calls that an executor has to answer, and closes it when they
+// are. It is guarded by the executor's mutex but for run, which takes it.
+type drain struct {
+	open    int           // calls submitted and not answered
+	ended   uint64        // calls answered so far
+	empty   chan struct{} // closed when open is 0, once closing
+	hurry   chan struct{} // closed when nothing is to be waited for any more
+	stopped chan struct{} // closed when run has ended; nil before
+	err     error         // of run; read after stopped is closed
+}
+
+func newDrain() drain { return drain{hurry: make(chan struct{})} }
+
+func (d *drain) closing() bool { return d.stopped != nil }
+
+func (d *drain) add(n int) { d.open += n }
+
+func (d *drain) done(n int) {
+	d.open -= n
+	d.ended += uint64(n)
+	d.check()
+}
+
+// hurryUp makes run stop waiting, now or later.
+func (d *drain) hurryUp() {
+	select {
+	case <-d.hurry:
+	default:
+		close(d.hurry)
+	}
+}
+
+func (d *drain) check() {
+	if d.closing() && d.open == 0 {
+		select {
+		case <-d.empty:
+		default:
+			close(d.empty)
+		}
+	}
+}
+
+// run refuses new calls and waits until every call is answered: then cause is nil.
+// It waits no longer when ctx ends, or when none has been answered for the time
+// stall (unless that is 0): then there is a cause, and release has to answer the
+// rest. Only the first run does this, the others wait for it; mu is the executor's
+// mutex.
+func (d *drain) run(ctx context.Context, mu *sync.Mutex, stall time.Duration, release func(cause error) error) error {
+	mu.Lock()
+	if d.closing() {
+		stopped := d.stopped
+		mu.Unlock()
+		select {
+		case <-stopped:
+			return d.err
+		case <-ctx.Done():
+			return canceled(ctx)
+		}
+	}
+	d.empty, d.stopped = make(chan struct{}), make(chan struct{})
+	d.check()
+	mu.Unlock()
+	d.err = release(d.wait(ctx, mu, stall))
+	close(d.stopped)
+	return d.err
+}
+
+// wait returns nil when every call is answered.
+func (d *drain) wait(ctx context.Context, mu *sync.Mutex, stall time.Duration) error {
+	var tick <-chan time.Time
+	if stall > 0 {
+		ticker := time.NewTicker(stall)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	mu.Lock()
+	before := d.ended
+	mu.Unlock()
+	for {
+		select {
+		case <-d.empty:
+			return nil
+		default:
+		}
+		select {
+		case <-d.empty:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("multiproc: shutdown: %w", canceled(ctx))
+		case <-d.hurry:
+			return ErrClosed
+		case <-tick:
+			mu.Lock()
+			now := d.ended
+			mu.Unlock()
+			if now == before {
+				return errStalled
+			}
+			before = now
+		}
+	}
+}

@@ -1,0 +1,216 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// A Func is a function that can run in another process. It is made by [Register],
+// and any number of goroutines may use it at once.
+//
+// On [Threads] the function gets the argument itself, and the caller the result
+// itself: what they point to is shared. Elsewhere both are copied by way of CBOR;
+// two pointers to one thing become pointers to two things.
+type Func[In, Out any] struct {
+	name    string
+	fn      func(context.Context, In) (Out, error)
+	in, out wire.Checker
+}
+
+// function is a Func without its types, as a worker knows it.
+type function interface {
+	// serve decodes the argument, runs the function and appends the encoded
+	// result to dst. On failure dst is returned as it was.
+	serve(ctx context.Context, arg, dst []byte) ([]byte, *wire.Failure)
+}
+
+// registry holds the functions that this process can run, by name.
+var registry = struct {
+	sync.RWMutex
+	funcs  map[string]function
+	places map[string]string // file:line of the call of Register
+}{funcs: map[string]function{}, places: map[string]string{}}
+
+// Register makes a function callable in other processes. Every process of a
+// program must register the same functions under the same names before it calls
+// [Init]; a package-level variable does that:
+//
+//	var square = multiproc.Register("square", func(ctx context.Context, x int) (int, error) {
+//		return x * x, nil
+//	})
+//
+// The context that the function gets ends when nobody waits for the result any
+// more; it carries no values of the caller's. Nothing else of the caller's process
+// is there either: package variables have the values that the program's start gave
+// them.
+//
+// Argument and result may be of any type that CBOR can carry. Unexported fields,
+// functions, channels, complex numbers and interfaces other than any are refused;
+// a type may take matters into its own hands with MarshalBinary and UnmarshalBinary
+// (or the CBOR or Text pair). An any may hold nil, a bool, a number, a string,
+// []byte, time.Time, []any and map[string]any; integers in it arrive as int64.
+//
+// Register panics, as regexp.MustCompile does, when the name is empty, longer than
+// 255 bytes or taken, the function is nil, a type is refused, or Init was called
+// before.
+func Register[In, Out any](name string, fn func(ctx context.Context, in In) (Out, error)) *Func[In, Out] {
+	f := &Func[In, Out]{name: name, fn: fn}
+	fail := func(format string, args ...any) {
+		panic(fmt.Sprintf("multiproc: Register(%q): ", name) + fmt.Sprintf(format, args...))
+	}
+	if name == "" || len(name) > wire.MaxName {
+		fail("the name must have 1 to %d bytes", wire.MaxName)
+	}
+	if fn == nil {
+		fail("the function is nil")
+	}
+	var err error
+	if f.in, err = wire.Check(reflect.TypeFor[In]()); err != nil {
+		fail("argument: %v", err)
+	}
+	if f.out, err = wire.Check(reflect.TypeFor[Out]()); err != nil {
+		fail("result: %v", err)
+	}
+	registry.Lock()
+	defer registry.Unlock()
+	if place, taken := registry.places[name]; taken {
+		fail("the name is taken by the function registered at %s", place)
+	}
+	if initialized.Load() {
+		fail("Init was called before, so a worker would not know the function; register it in a package-level variable")
+	}
+	_, file, line, _ := runtime.Caller(1)
+	registry.funcs[name], registry.places[name] = f, fmt.Sprintf("%s:%d", file, line)
+	return f
+}
+
+// lookup returns the registered function of that name.
+func lookup(name string) (function, bool) {
+	registry.RLock()
+	defer registry.RUnlock()
+	f, ok := registry.funcs[name]
+	return f, ok
+}
+
+// Name returns the name under which the function was registered.
+func (f *Func[In, Out]) Name() string {
+	if f == nil {
+		return ""
+	}
+	return f.name
+}
+
+// check reports what is wrong with a use of the function.
+func (f *Func[In, Out]) check(ctx context.Context, ex Executor) error {
+	switch {
+	case f == nil || f.fn == nil:
+		return fmt.Errorf("multiproc: %w", ErrUnknownFunc)
+	case ctx == nil:
+		return fmt.Errorf("%s: the context is nil; pass context.Background()", f.name)
+	case ex == nil || reflect.ValueOf(ex).Kind() == reflect.Pointer && reflect.ValueOf(ex).IsNil():
+		return fmt.Errorf("%s: the executor is nil; pass multiproc.NewThreads or NewPool", f.name)
+	}
+	return nil
+}
+
+// goexit is what a call is told that ended its goroutine.
+const goexit = "runtime.Goexit was called"
+
+// protect runs the function. A panic becomes a failure; cause is the error behind
+// the failure, if there is one in this process.
+func (f *Func[In, Out]) protect(ctx context.Context, in In) (out Out, failure *wire.Failure, cause error) {
+	defer func() {
+		if r := recover(); r != nil {
+			var zero Out
+			p := wire.FromPanic(r, debug.Stack(), codesOf(r))
+			out, failure = zero, &p
+			cause, _ = r.(error)
+		}
+	}()
+	out, err := f.fn(ctx, in)
+	if err != nil {
+		var zero Out
+		e := wire.FromError(err, codesOf(err))
+		return zero, &e, err
+	}
+	return out, nil, nil
+}
+
+func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte) ([]byte, *wire.Failure) {
+	var in In
+	if err := wire.Decode(arg, &in); err != nil {
+		return dst, &wire.Failure{Cause: wire.CauseArgument, Message: fmt.Sprintf("decode argument: %v", err)}
+	}
+	out, failure, _ := f.protect(ctx, in)
+	if failure != nil {
+		return dst, failure
+	}
+	buf, err := encode(dst, &out, f.out, "result")
+	if err != nil {
+		return dst, &wire.Failure{Cause: wire.CauseResult, Message: err.Error()}
+	}
+	return buf, nil
+}
+
+// encode appends the encoding of *v to dst. what is the value's part in the call.
+func encode[T any](dst []byte, v *T, c wire.Checker, what string) ([]byte, error) {
+	err := c.Value(v)
+	if err == nil {
+		var buf []byte
+		if buf, err = wire.Encode(dst, v); err == nil {
+			return buf, nil
+		}
+	}
+	if errors.Is(err, wire.ErrTooDeep) { // the text of a value that contains itself has no end
+		return dst, fmt.Errorf("encode %s: %w", what, err)
+	}
+	return dst, fmt.Errorf("encode %s %s: %w", what, clip(fmt.Sprintf("%+v", *v), 200), err)
+}
+
+// clip shortens s to n bytes.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n] + "…"
+}
+
+// Setup is a call that each worker makes once before any other: see [PoolConfig].
+type Setup struct {
+	name   string
+	encode func(dst []byte) ([]byte, error)
+}
+
+// With returns a call of f on in for use as [PoolConfig].Setup. The result of the
+// call is dropped.
+func (f *Func[In, Out]) With(in In) *Setup {
+	return &Setup{name: f.Name(), encode: func(dst []byte) ([]byte, error) {
+		if f == nil {
+			return dst, ErrUnknownFunc
+		}
+		return encode(dst, &in, f.in, "argument")
+	}}
+}
+
+// Call runs the function on in and waits for the result.
+//
+// When ctx ends, Call returns its cause at once; the executor ends the call as
+// described at [PoolConfig].KillGrace. The error is one of *RemoteError,
+// *PanicError, *CrashError, or wraps the context's, ErrEncoding, or one of
+// [Executor].Submit's.
+func (f *Func[In, Out]) Call(ctx context.Context, ex Executor, in In) (Out, error) {
+	if err := f.check(ctx, ex); err != nil {
+		var zero Out
+		return zero, err
+	}
+	fut := f.Go(ctx, ex, in)
+	<-fut.done // bounded by ctx, which the future follows
+	return fut.out, fut.err
+}

@@ -1,0 +1,95 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+)
+
+// Future is a call that was started by [Func.Go]. Its methods may be called from
+// several goroutines at once.
+type Future[Out any] struct {
+	info   CallInfo
+	done   chan struct{}
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	settled bool
+	unwatch func() bool
+	out     Out   // not written after done is closed
+	err     error // likewise
+}
+
+// Go starts a call of the function on in and returns at once. The call is
+// cancelled when ctx ends. Whatever goes wrong is the future's error.
+func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out] {
+	fut := &Future[Out]{done: make(chan struct{}), info: CallInfo{Func: f.Name(), Index: -1}}
+	var zero Out
+	if err := f.check(ctx, ex); err != nil {
+		fut.deliver(0, zero, err)
+		return fut
+	}
+	ctx, fut.cancel = context.WithCancelCause(ctx)
+	fut.mu.Lock()
+	fut.unwatch = context.AfterFunc(ctx, func() { fut.deliver(0, zero, &located{fut.info, canceled(ctx)}) })
+	fut.mu.Unlock()
+	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, in: []In{in}, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
+	if err := ex.Submit(b); err != nil {
+		fut.deliver(0, zero, &located{fut.info, err})
+	}
+	return fut
+}
+
+// Wait returns the result of the call once there is one. When ctx ends before, it
+// returns the cause of that at once, and the call goes on.
+func (fut *Future[Out]) Wait(ctx context.Context) (Out, error) {
+	var zero Out
+	if ctx == nil {
+		return zero, &located{fut.info, errors.New("the context is nil; pass context.Background()")}
+	}
+	select {
+	case <-fut.done:
+		return fut.out, fut.err
+	default:
+	}
+	select {
+	case <-fut.done:
+		return fut.out, fut.err
+	case <-ctx.Done():
+		return zero, &located{fut.info, canceled(ctx)}
+	}
+}
+
+// Done returns a channel that is closed when Wait would return at once.
+func (fut *Future[Out]) Done() <-chan struct{} { return fut.done }
+
+// Cancel ends the call with context.Canceled, unless it has ended. A call that
+// runs has its context cancelled; if that does not help, its worker process is
+// killed after the executor's KillGrace.
+func (fut *Future[Out]) Cancel() {
+	var zero Out
+	fut.deliver(0, zero, &located{fut.info, context.Canceled})
+}
+
+func (fut *Future[Out]) deliver(_ int, out Out, err error) {
+	fut.mu.Lock()
+	if fut.settled {
+		fut.mu.Unlock()
+		return
+	}
+	fut.settled, fut.out, fut.err = true, out, err
+	unwatch := fut.unwatch
+	fut.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+		fut.cancel(nil)
+	}
+	close(fut.done)
+}
+
+func (fut *Future[Out]) wanted(int) bool {
+	fut.mu.Lock()
+	defer fut.mu.Unlock()
+	return !fut.settled
+}

@@ -1,0 +1,134 @@
+package multiproc
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/transport"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// The environment of a worker.
+const (
+	envWorker = "MULTIPROC_WORKER" // version of the protocol; tells Init to serve; removed by it
+	envDepth  = "MULTIPROC_DEPTH"  // how many workers are above and including this one; stays
+)
+
+// The descriptors of a worker.
+const (
+	fdControl = 3 // socket to the parent
+	fdLife    = 4 // see child.Arm
+)
+
+// maxDepth is how deeply workers may be nested.
+const maxDepth = 8
+
+var initialized atomic.Bool
+
+// Init makes the program able to be its own worker. In a process that was started
+// to be a worker it serves calls and never returns; in any other it does nothing
+// but note that it was called. It must be called before worker processes are used,
+// and should be the first statement of main, because whatever comes before it runs
+// in every worker too:
+//
+//	func main() {
+//		multiproc.Init()
+//		…
+//	}
+//
+// and in a package whose tests use workers:
+//
+//	func TestMain(m *testing.M) {
+//		multiproc.Init()
+//		os.Exit(m.Run())
+//	}
+//
+// Without it, the first call on a [Pool] fails with [ErrNotInitialized], and no
+// process is started. [Threads] do not need it.
+func Init() {
+	version, isWorker := os.LookupEnv(envWorker)
+	initialized.Store(true)
+	if !isWorker {
+		return
+	}
+	// What this process starts is not a worker, unless a pool of its own says so.
+	os.Unsetenv(envWorker)
+	conn, err := transport.Open(fdControl)
+	if err != nil {
+		return // the variable was inherited by accident, from a worker that did not come here
+	}
+	fail := func(err error) {
+		fmt.Fprintf(os.Stderr, "multiproc: worker: %v\n", err)
+		os.Exit(2)
+	}
+	if version != strconv.Itoa(wire.Version) {
+		fail(fmt.Errorf("the parent speaks version %s of the protocol, this program version %d; build both from one version of multiproc", version, wire.Version))
+	}
+	if err := child.Arm(fdLife); err != nil {
+		fail(err)
+	}
+	hello, err := wire.Encode(wire.Begin(nil, wire.Hello, 0), &wire.Greeting{Version: wire.Version, Build: build(), PID: os.Getpid()})
+	if err == nil {
+		err = wire.End(hello, 0)
+	}
+	if err == nil {
+		err = conn.Send(hello)
+	}
+	if err != nil {
+		fail(err)
+	}
+	code, ok := serve(conn)
+	if !ok {
+		child.KillGroup() // the parent is gone, and with it the reason to exist
+	}
+	os.Exit(code)
+}
+
+// depth returns how deeply this process is nested: 0 where it is not a worker.
+func depth() int {
+	n, err := strconv.Atoi(os.Getenv(envDepth))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// canSpawn reports why this process may not start workers.
+func canSpawn() error {
+	if !initialized.Load() {
+		return ErrNotInitialized
+	}
+	if d := depth(); d >= maxDepth {
+		return fmt.Errorf("%w: this process is %d deep, the most that is allowed", ErrTooDeep, d)
+	}
+	return nil
+}
+
+// build identifies the file that this process runs, so that a parent notices when
+// a worker runs another: it was replaced on disk.
+func build() string {
+	path, err := child.Self()
+	if err != nil {
+		return ""
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d-%d", info.Size(), info.ModTime().UnixNano())
+}
+
+// workerEnv returns the environment of a worker.
+func workerEnv(extra []string, gomaxprocs int) []string {
+	env := append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(gomaxprocs))
+	for _, kv := range extra {
+		if !strings.HasPrefix(kv, envWorker+"=") && !strings.HasPrefix(kv, envDepth+"=") {
+			env = append(env, kv)
+		}
+	}
+	return append(env, envWorker+"="+strconv.Itoa(wire.Version), envDepth+"="+strconv.Itoa(depth()+1))
+}

@@ -1,0 +1,185 @@
+package multiproc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/transport"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// stderrTail is how much of what a worker wrote to standard error a CrashError
+// tells, in bytes.
+const stderrTail = 8 << 10
+
+// link is a worker process as this one sees it. Tests have one without a process.
+type link interface {
+	transport.Conn
+	PID() int
+	Signal(syscall.Signal) error // to the process and all that it started
+	Reap() child.Ended           // kills what is left, waits, and tells how it ended
+}
+
+// launcher starts a worker, which is to say Hello first.
+type launcher func() (link, error)
+
+// procLink is the link to a process.
+type procLink struct {
+	transport.Conn
+	*child.Child
+}
+
+// launch says how worker processes are started.
+type launch struct {
+	env        []string
+	dir        string
+	stdout     io.Writer
+	stderr     io.Writer
+	gomaxprocs int
+}
+
+// start starts this program again, to be a worker.
+func (l launch) start() (link, error) {
+	if err := canSpawn(); err != nil {
+		return nil, err
+	}
+	path, err := child.Self()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	conn, theirs, err := transport.Socketpair()
+	if err != nil {
+		return nil, err
+	}
+	c, err := child.Start(child.Config{
+		Path:   path,
+		Args:   []string{os.Args[0]},
+		Env:    workerEnv(l.env, l.gomaxprocs),
+		Dir:    l.dir,
+		Stdout: l.stdout,
+		Stderr: l.stderr,
+		Files:  []*os.File{theirs},
+		Tail:   stderrTail,
+	})
+	theirs.Close()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return procLink{conn, c}, nil
+}
+
+// greet waits for the worker's Hello and checks it. When the worker does not say it
+// in time it is killed.
+func greet(l link, timeout time.Duration) error {
+	late := time.AfterFunc(timeout, func() { l.Signal(syscall.SIGKILL) })
+	f, err := l.Recv()
+	switch {
+	case !late.Stop():
+		return fmt.Errorf("the worker did not call multiproc.Init within %v; make it the first statement of main", timeout)
+	case hungUp(err):
+		return errNoHello
+	case err != nil:
+		return fmt.Errorf("greeting: %w", err)
+	case f.Kind != wire.Hello:
+		return fmt.Errorf("greeting: the worker sent a %s frame", f.Kind)
+	}
+	var hello wire.Greeting
+	if err := wire.Decode(f.Body, &hello); err != nil {
+		return fmt.Errorf("greeting: %w", err)
+	}
+	if hello.Version != wire.Version {
+		return fmt.Errorf("the worker speaks version %d of the protocol, this program %d", hello.Version, wire.Version)
+	}
+	if b := build(); hello.Build != b {
+		return fmt.Errorf("the worker is another build than this program (%q against %q): the file was replaced; restart the program", hello.Build, b)
+	}
+	return nil
+}
+
+// hungUp reports whether err, of Recv, says no more than that the worker is gone.
+func hungUp(err error) bool {
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+// errNoHello is refined by how the worker ended.
+var errNoHello = errors.New("the worker ended before it called multiproc.Init; make Init the first statement of main")
+
+// crash makes the error of a call from how its worker ended. reason, if there is
+// one, says more than the worker could.
+func crash(e child.Ended, reason string) *CrashError {
+	if reason == "" {
+		reason = e.Reason
+	}
+	if reason == "" && e.Err != nil {
+		reason = e.Err.Error()
+	}
+	return &CrashError{
+		CallInfo: CallInfo{Index: -1},
+		Signal:   e.Signal(),
+		ExitCode: e.ExitCode(),
+		OutOfMemory: strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory") ||
+			strings.Contains(e.Tail, "runtime: out of memory"),
+		Reason: reason,
+		Stderr: e.Tail,
+	}
+}
+
+// appendCall appends a Call frame to buf. On error buf is returned as it was.
+func appendCall(buf []byte, id uint64, name string, arg func(dst []byte) ([]byte, error)) ([]byte, error) {
+	start := len(buf)
+	out := wire.AppendName(wire.Begin(buf, wire.Call, id), name)
+	out, err := arg(out)
+	if err == nil {
+		err = wire.End(out, start)
+	}
+	if err != nil {
+		return out[:start], err
+	}
+	return out, nil
+}
+
+// sharedWriter lets several workers write whole lines to one writer.
+type sharedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *sharedWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
+}
+
+// outputs returns where workers' standard output and error go.
+func outputs(stdout, stderr io.Writer) (io.Writer, io.Writer) {
+	if stdout == nil {
+		stdout = os.Stdout
+	}
+	if stderr == nil {
+		stderr = os.Stderr
+	}
+	out := stdout
+	if _, file := stdout.(*os.File); !file {
+		out = &sharedWriter{w: stdout}
+	}
+	if stdout == stderr {
+		if shared, ok := out.(*sharedWriter); ok {
+			return out, shared
+		}
+	}
+	return out, &sharedWriter{w: stderr}
+}

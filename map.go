@@ -1,0 +1,156 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// errFirstFailed is why the rest of a Map is cancelled when a call has failed.
+var errFirstFailed = errors.New("another call of the Map failed")
+
+// Map runs the function on each input and returns the results in the order of the
+// inputs.
+//
+// When a call fails, those after it are cancelled, those before it run on, and Map
+// returns the first error in the order of the inputs together with all results
+// before it, once no call of this Map runs any more. When ctx ends, Map returns its
+// cause and the results up to the first one that is missing at once, and leaves it
+// to the executor to end what runs. With [CollectErrors] every call is run, and the
+// results are complete but for those of the failed calls, which are zero.
+//
+// Map reads in until it returns, and must not be changed meanwhile.
+func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...MapOption) ([]Out, error) {
+	if err := f.check(ctx, ex); err != nil {
+		return nil, err
+	}
+	var o options
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applyMap(&o)
+		}
+	}
+	if o.err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, o.err)
+	}
+	jobCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	job := &mapJob[Out]{
+		out: make([]Out, len(in)), done: make([]bool, len(in)), left: len(in), limit: len(in),
+		collect: o.collect, cancel: cancel, finished: make(chan struct{}),
+	}
+	calls := &typedCalls[In, Out]{f: f, in: in, to: job}
+	if err := ex.Submit(&Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	if len(in) == 0 {
+		return job.out, nil
+	}
+	select {
+	case <-job.finished:
+	case <-ctx.Done():
+		job.abandon(func(i int) error { return &located{calls.info(i, 0), canceled(ctx)} })
+	}
+	return job.result()
+}
+
+// mapJob collects the answers of a Map.
+type mapJob[Out any] struct {
+	collect  bool
+	cancel   context.CancelCauseFunc
+	finished chan struct{} // closed when left is 0
+
+	mu     sync.Mutex
+	out    []Out
+	done   []bool        // which calls are answered
+	left   int           // calls not answered
+	limit  int           // calls from here on are not wanted: the lowest that failed, unless all are to run
+	before int           // calls below limit that are not answered, once one failed
+	errs   map[int]error // of the failed calls; those above limit do not matter
+}
+
+func (m *mapJob[Out]) deliver(i int, out Out, err error) {
+	m.mu.Lock()
+	if m.done[i] {
+		m.mu.Unlock()
+		return
+	}
+	m.done[i] = true
+	m.left--
+	failed := m.limit < len(m.out)
+	if failed && i < m.limit {
+		m.before--
+	}
+	switch {
+	case err == nil:
+		m.out[i] = out
+	case m.collect:
+		m.fail(i, err)
+	case i < m.limit:
+		m.fail(i, err)
+		failed, m.limit, m.before = true, i, 0
+		for _, done := range m.done[:i] {
+			if !done {
+				m.before++
+			}
+		}
+	}
+	last, rest := m.left == 0, failed && m.before == 0
+	m.mu.Unlock()
+	if rest && !last {
+		m.cancel(errFirstFailed) // only calls after the failed one are left
+	}
+	if last {
+		close(m.finished)
+	}
+}
+
+func (m *mapJob[Out]) fail(i int, err error) {
+	if m.errs == nil {
+		m.errs = map[int]error{}
+	}
+	m.errs[i] = err
+}
+
+func (m *mapJob[Out]) wanted(i int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.done[i] && i < m.limit
+}
+
+// abandon answers every call that is left, so that nothing writes to out any more.
+func (m *mapJob[Out]) abandon(err func(i int) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first := true
+	for i, done := range m.done {
+		if !done {
+			m.done[i] = true
+			// Each call has an error of its own, but nobody wants to read a million
+			// times that the time is up.
+			if i < m.limit && first {
+				m.fail(i, err(i))
+				if first = false; !m.collect {
+					m.limit = i
+				}
+			}
+		}
+	}
+}
+
+// result returns what Map returns, once every call is answered.
+func (m *mapJob[Out]) result() ([]Out, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.collect {
+		return m.out[:m.limit], m.errs[m.limit]
+	}
+	var errs []error
+	for i := range m.out {
+		if err, failed := m.errs[i]; failed {
+			errs = append(errs, err)
+		}
+	}
+	return m.out, errors.Join(errs...)
+}

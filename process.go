@@ -1,0 +1,283 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// ProcessConfig configures [Func.Start]. The zero value works.
+type ProcessConfig struct {
+	// Name is what the process is called by [Process.Name]. Empty means the name of
+	// the function.
+	Name string
+
+	// KillGrace is how long the call may go on after its context has ended, before
+	// the process is killed with everything that it started. 0 means 5 seconds.
+	KillGrace time.Duration
+
+	// StartTimeout is how long the process may take to reach Init. 0 means 30
+	// seconds.
+	StartTimeout time.Duration
+
+	// GOMAXPROCS is how many threads of the process may run Go code at once. 0 means
+	// that of this process.
+	GOMAXPROCS int
+
+	// Env, Dir, Stdout and Stderr are as in [PoolConfig].
+	Env            []string
+	Dir            string
+	Stdout, Stderr io.Writer
+}
+
+// check returns the configuration with its defaults, or everything that is wrong.
+func (c ProcessConfig) check() (ProcessConfig, error) {
+	err := errors.Join(atLeast0("KillGrace", c.KillGrace), atLeast0("StartTimeout", c.StartTimeout),
+		atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env))
+	if c.KillGrace == 0 {
+		c.KillGrace = defaultGrace
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = defaultStartTimeout
+	}
+	if c.GOMAXPROCS == 0 {
+		c.GOMAXPROCS = runtime.GOMAXPROCS(0)
+	}
+	c.Stdout, c.Stderr = outputs(c.Stdout, c.Stderr)
+	if err != nil {
+		err = fmt.Errorf("ProcessConfig: %w", err)
+	}
+	return c, err
+}
+
+// Process is a process that runs one call, started by [Func.Start]. It ends by
+// itself after the call: with exit code 0, or 1 if the function failed. Its methods
+// may be called from several goroutines at once.
+type Process[Out any] struct {
+	name string
+	info CallInfo
+	cfg  ProcessConfig
+	link link
+	done chan struct{} // closed when the process has ended
+
+	mu      sync.Mutex
+	verdict error // why the process was killed, if it was
+	out     Out   // this and what follows is not written after done is closed
+	err     error
+	state   *os.ProcessState
+}
+
+// Start starts a process that runs the function on in, and returns without waiting
+// for it. The process ends when ctx does: see [ProcessConfig].KillGrace. Somebody
+// should call Wait, or listen on Done, but nothing is left behind if nobody does.
+func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*Process[Out], error) {
+	if f == nil || f.fn == nil {
+		return nil, fmt.Errorf("multiproc: %w", ErrUnknownFunc)
+	}
+	if ctx == nil {
+		return nil, fmt.Errorf("%s: the context is nil; pass context.Background()", f.name)
+	}
+	cfg, err := cfg.check()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, canceled(ctx))
+	}
+	call, err := appendCall(nil, 1, f.name, func(dst []byte) ([]byte, error) { return encode(dst, &in, f.in, "argument") })
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", f.name, ErrEncoding, err)
+	}
+	l, err := launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start()
+	if err != nil {
+		return nil, fmt.Errorf("%s: start process: %w", f.name, err)
+	}
+	p := &Process[Out]{name: cfg.Name, info: CallInfo{Func: f.name, Index: -1, PID: l.PID()}, cfg: cfg, link: l, done: make(chan struct{})}
+	if p.name == "" {
+		p.name = f.name
+	}
+	go p.run(ctx, call) // ends with the process; waited for through done
+	return p, nil
+}
+
+// run sees the process through its life.
+func (p *Process[Out]) run(ctx context.Context, call []byte) {
+	unwatch := context.AfterFunc(ctx, func() { p.cancel(ctx) })
+	out, err := p.converse(call)
+	unwatch()
+	ended := p.link.Reap()
+	p.link.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var zero Out
+	switch {
+	case p.verdict != nil && err != nil:
+		p.err = &located{p.info, p.verdict}
+	case errors.Is(err, errNoHello):
+		p.err = &located{p.info, refine(err, ended)}
+	case err != nil && hungUp(err):
+		c := crash(ended, "")
+		c.CallInfo = p.info
+		p.err = c
+	default:
+		p.out, p.err = out, err
+	}
+	if p.err != nil {
+		p.out = zero
+	}
+	p.state = ended.State
+	close(p.done)
+}
+
+// converse has the process run the call and stop. The error is the call's, or says
+// that the process is gone.
+func (p *Process[Out]) converse(call []byte) (out Out, err error) {
+	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
+		return out, err
+	}
+	if err := p.link.Send(call); err != nil {
+		_, err = p.link.Recv() // says better that the process is gone
+		return out, err
+	}
+	for {
+		m, err := p.link.Recv()
+		if err != nil {
+			if !hungUp(err) {
+				err = fmt.Errorf("protocol error: %w", err)
+			}
+			return out, err
+		}
+		switch m.Kind {
+		case wire.Started:
+			continue
+		case wire.Returned: // cancelled before it started
+			return out, &located{p.info, context.Canceled}
+		case wire.Result, wire.Failed:
+		default:
+			return out, &located{p.info, fmt.Errorf("protocol error: unexpected %s frame", m.Kind)}
+		}
+		out, err = p.answer(m)
+		code := 0
+		if err != nil {
+			code = 1
+		}
+		p.stop(code)
+		return out, err
+	}
+}
+
+// answer decodes the answer to the call.
+func (p *Process[Out]) answer(m wire.Frame) (out Out, err error) {
+	_, body, err := wire.SplitRan(m.Body)
+	if err == nil && m.Kind == wire.Result {
+		err = wire.Decode(body, &out)
+	}
+	if err == nil && m.Kind == wire.Failed {
+		var f wire.Failure
+		if f, err = wire.DecodeFailure(body); err == nil {
+			return out, errorFrom(p.info, f, nil)
+		}
+	}
+	if err != nil {
+		return out, &located{p.info, fmt.Errorf("%w: decode result: %w", ErrEncoding, err)}
+	}
+	return out, nil
+}
+
+// stop tells the process to end and waits until it does, at most KillGrace.
+func (p *Process[Out]) stop(code int) {
+	late := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
+	defer late.Stop()
+	if p.link.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, code))) != nil {
+		return
+	}
+	for {
+		if _, err := p.link.Recv(); err != nil {
+			return
+		}
+	}
+}
+
+// cancel ends the call's context, and the process after KillGrace.
+func (p *Process[Out]) cancel(ctx context.Context) {
+	hard := time.AfterFunc(p.cfg.KillGrace, func() {
+		p.mu.Lock()
+		p.verdict = canceled(ctx)
+		p.mu.Unlock()
+		p.link.Signal(syscall.SIGKILL)
+	})
+	p.link.Send(wire.Append(nil, wire.Cancel, 1, nil))
+	<-p.done // bounded by the timer
+	hard.Stop()
+}
+
+// Wait waits for the process to end and returns the result of the call. When ctx
+// ends before, it returns the cause of that at once, and the process goes on. The
+// errors are those of [Func.Call]; a process that was killed or terminated is a
+// *CrashError, also when this program did it.
+func (p *Process[Out]) Wait(ctx context.Context) (Out, error) {
+	var zero Out
+	if ctx == nil {
+		return zero, &located{p.info, errors.New("the context is nil; pass context.Background()")}
+	}
+	select {
+	case <-p.done:
+		return p.out, p.err
+	default:
+	}
+	select {
+	case <-p.done:
+		return p.out, p.err
+	case <-ctx.Done():
+		return zero, &located{p.info, canceled(ctx)}
+	}
+}
+
+// Done returns a channel that is closed when the process has ended.
+func (p *Process[Out]) Done() <-chan struct{} { return p.done }
+
+// PID returns the process id, which is also the id of the process group of all that
+// the process starts.
+func (p *Process[Out]) PID() int { return p.link.PID() }
+
+// Name returns the name that the configuration gave the process.
+func (p *Process[Out]) Name() string { return p.name }
+
+// Alive reports whether the process has not ended.
+func (p *Process[Out]) Alive() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// ExitState returns how the process ended, with its exit code or signal, the CPU
+// time it took and the memory it needed; nil while it is alive.
+func (p *Process[Out]) ExitState() *os.ProcessState {
+	select {
+	case <-p.done:
+		return p.state
+	default:
+		return nil
+	}
+}
+
+// Signal sends a signal to the process and all that it started. After its end the
+// error is os.ErrProcessDone.
+func (p *Process[Out]) Signal(sig syscall.Signal) error { return p.link.Signal(sig) }
+
+// Terminate sends SIGTERM.
+func (p *Process[Out]) Terminate() error { return p.link.Signal(syscall.SIGTERM) }
+
+// Kill sends SIGKILL.
+func (p *Process[Out]) Kill() error { return p.link.Signal(syscall.SIGKILL) }

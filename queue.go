@@ -1,0 +1,170 @@
+package multiproc
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// queue holds the calls that wait for a worker, first in, first out. Calls that
+// come back from a worker that did not start them go to the front again. It is
+// guarded by its owner's mutex.
+type queue struct {
+	front   []ref    // came back; in order
+	entries []*entry // every one has calls that were not taken
+	n       int      // calls in all
+}
+
+// entry is a batch that an executor has taken on.
+type entry struct {
+	b       *Batch
+	ctx     context.Context // the batch's, or ended by the executor
+	cancel  context.CancelCauseFunc
+	unwatch func() bool // stops watching ctx
+	next    int         // first call not taken
+	left    int         // calls not answered
+	cost    *cost       // of the function's calls
+}
+
+// end counts n calls as answered. The executor's mutex is held.
+func (e *entry) end(n int) {
+	if e.left -= n; e.left == 0 {
+		e.unwatch()
+		e.cancel(nil)
+	}
+}
+
+// newEntry takes a batch on. cancelled is called when its calls are not wanted any
+// more; the executor's mutex is held meanwhile.
+func newEntry(b *Batch, cancelled func(*entry)) *entry {
+	e := &entry{b: b, left: b.Len()}
+	e.ctx, e.cancel = context.WithCancelCause(b.Context())
+	e.unwatch = context.AfterFunc(e.ctx, func() { cancelled(e) })
+	return e
+}
+
+// ref is one call of a batch.
+type ref struct {
+	e *entry
+	i int
+}
+
+func (r ref) wanted() bool { return r.e.ctx.Err() == nil && r.e.b.Wanted(r.i) }
+
+// drop answers a call that is not wanted.
+func (r ref) drop() {
+	if err := canceled(r.e.ctx); err != nil {
+		r.e.b.Fail(r.i, 0, err)
+		return
+	}
+	r.e.b.Fail(r.i, 0, context.Canceled)
+}
+
+func (q *queue) push(e *entry) {
+	if e.b.Len() > 0 {
+		q.entries = append(q.entries, e)
+		q.n += e.b.Len()
+	}
+}
+
+// pop takes the next call.
+func (q *queue) pop() (r ref, ok bool) {
+	if len(q.front) > 0 {
+		r, q.front = q.front[0], q.front[1:]
+		q.n--
+		return r, true
+	}
+	if len(q.entries) == 0 {
+		return r, false
+	}
+	e := q.entries[0]
+	r = ref{e, e.next}
+	if e.next++; e.next == e.b.Len() {
+		q.entries[0] = nil
+		q.entries = q.entries[1:]
+	}
+	q.n--
+	return r, true
+}
+
+// peek returns the batch of the next call, or nil.
+func (q *queue) peek() *entry {
+	if len(q.front) > 0 {
+		return q.front[0].e
+	}
+	if len(q.entries) > 0 {
+		return q.entries[0]
+	}
+	return nil
+}
+
+// unpop puts calls back to the front, in order.
+func (q *queue) unpop(refs []ref) {
+	if len(refs) > 0 {
+		q.front = append(refs[:len(refs):len(refs)], q.front...)
+		q.n += len(refs)
+	}
+}
+
+// remove takes out all calls of e, or of every batch if e is nil.
+func (q *queue) remove(e *entry) (out []ref) {
+	var front []ref
+	for _, r := range q.front {
+		if e == nil || r.e == e {
+			out = append(out, r)
+		} else {
+			front = append(front, r)
+		}
+	}
+	var entries []*entry
+	for _, x := range q.entries {
+		if e != nil && x != e {
+			entries = append(entries, x)
+			continue
+		}
+		for ; x.next < x.b.Len(); x.next++ {
+			out = append(out, ref{x, x.next})
+		}
+	}
+	q.front, q.entries, q.n = front, entries, q.n-len(out)
+	return out
+}
+
+// cost is what the calls of a function have cost lately: moving averages, in which
+// a concurrent update may get lost.
+type cost struct {
+	ran   atomic.Int64 // nanoseconds a call; 0: none has ended
+	bytes atomic.Int64 // encoded argument and result
+}
+
+func (c *cost) add(ran time.Duration, bytes int) {
+	smooth := func(avg *atomic.Int64, x int64) {
+		old := avg.Load()
+		if old == 0 {
+			avg.Store(max(x, 1))
+			return
+		}
+		avg.Store(max(old+(x-old)/8, 1))
+	}
+	smooth(&c.ran, int64(ran))
+	smooth(&c.bytes, int64(bytes))
+}
+
+// slice is how much work a worker is handed at a time.
+const slice = 10 * time.Millisecond
+
+// The most that a worker is handed at a time.
+const (
+	maxBatchCalls = 1024
+	maxBatchBytes = 1 << 20
+)
+
+// batch returns how many calls make a slice of time, within the limits; 1 where
+// that is not known.
+func (c *cost) batch() int {
+	ran, bytes := c.ran.Load(), c.bytes.Load()
+	if ran == 0 {
+		return 1
+	}
+	return int(max(1, min(int64(slice)/ran, maxBatchCalls, maxBatchBytes/max(bytes, 1))))
+}

@@ -1,0 +1,178 @@
+package multiproc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// staff sees to it that the calls that wait have workers. p.mu is held.
+func (p *Pool) staff() {
+	live, coming := 0, 0 // workers that take calls, and those of them that soon will
+	for w := range p.workers {
+		switch {
+		case w.stopping && w.open == 0:
+			continue
+		case w.state == stateStarting:
+			coming++
+		case w.open == 0:
+			coming++
+			if p.queue.n > 0 {
+				w.poke()
+			}
+		}
+		live++
+	}
+	for need := p.queue.n - coming; need > 0 && live < p.cfg.Workers && !p.dead; need-- {
+		if wait := time.Until(p.notUntil); wait > 0 {
+			p.later(&p.retry, wait, p.staff)
+			return
+		}
+		p.hire()
+		live++
+	}
+}
+
+// later calls f, with p.mu held, after a while, unless timer is set for it already.
+func (p *Pool) later(timer **time.Timer, wait time.Duration, f func()) {
+	if *timer != nil || p.dead {
+		return
+	}
+	*timer = time.AfterFunc(wait, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		*timer = nil
+		f()
+	})
+}
+
+// announce tells Start that a worker has become ready or has ended. p.mu is held.
+func (p *Pool) announce() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// When workers keep ending before they have run anything, the pause before the next
+// doubles from firstPause to lastPause, and after maxFailures of them in a row the
+// calls that wait fail.
+const (
+	maxFailures = 3
+	firstPause  = 10 * time.Millisecond
+	lastPause   = time.Second
+)
+
+// failed notes that a worker has ended without ending a call, and returns the calls
+// that are to fail for it. p.mu is held.
+func (p *Pool) failed(err error) []ref {
+	p.failures++
+	p.notUntil = time.Now().Add(min(firstPause<<min(p.failures-1, 10), lastPause))
+	if p.failures < maxFailures || len(p.workers) > 0 {
+		return nil
+	}
+	p.failures, p.notUntil = 0, time.Time{}
+	return p.queue.remove(nil)
+}
+
+// A worker that has nothing to do takes calls from one that has not started them,
+// when those are worth the way: they make this much work, or the call before them
+// has run for so long.
+const (
+	worthWork = 500 * time.Microsecond
+	worthWait = time.Millisecond
+)
+
+// rebalance asks a worker that has more calls than it runs for half of the others,
+// if there is a worker without any. p.mu is held.
+func (p *Pool) rebalance() {
+	if p.queue.n > 0 || p.dead {
+		return
+	}
+	idle, victim, most := false, (*worker)(nil), 0
+	for w := range p.workers {
+		if w.state != stateReady || w.stopping {
+			continue
+		}
+		if w.open == 0 {
+			idle = true
+		} else if n := w.open - 1; n > most && !w.recalling {
+			victim, most = w, n
+		}
+	}
+	if !idle || victim == nil {
+		return
+	}
+	work := victim.load / time.Duration(victim.open) * time.Duration(most)
+	if work < worthWork && time.Since(victim.since) < worthWait {
+		p.later(&p.balance, worthWait, p.rebalance)
+		return
+	}
+	victim.recall, victim.recalling = (most+1)/2, true
+	victim.poke()
+}
+
+// prepare waits for a new worker's greeting and has it run the setup function.
+func prepare(l link, setup *Setup, timeout time.Duration) error {
+	if err := greet(l, timeout); err != nil {
+		return err
+	}
+	if setup == nil {
+		return nil
+	}
+	buf, err := appendCall(nil, 0, setup.name, setup.encode)
+	if err != nil {
+		return fmt.Errorf("setup %s: %w", setup.name, err)
+	}
+	if err := l.Send(buf); err != nil {
+		return &setupDied{setup.name, err}
+	}
+	for {
+		m, err := l.Recv()
+		if err != nil {
+			return &setupDied{setup.name, err}
+		}
+		switch m.Kind {
+		case wire.Started:
+		case wire.Result:
+			return nil
+		case wire.Failed:
+			_, body, err := wire.SplitRan(m.Body)
+			if err != nil {
+				return err
+			}
+			f, err := wire.DecodeFailure(body)
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("setup: %w", errorFrom(CallInfo{Func: setup.name, Index: -1, PID: l.PID()}, f, nil))
+		default:
+			return fmt.Errorf("unexpected %s frame during setup", m.Kind)
+		}
+	}
+}
+
+// setupDied is the end of a worker during its setup.
+type setupDied struct {
+	name string
+	err  error
+}
+
+func (e *setupDied) Error() string { return fmt.Sprintf("setup %s: %v", e.name, e.err) }
+
+// refine adds to an error of prepare how the worker ended.
+func refine(err error, ended child.Ended) error {
+	var died *setupDied
+	switch {
+	case errors.Is(err, errNoHello):
+		c := crash(ended, "")
+		c.Func = "Init"
+		return fmt.Errorf("%w: %w", err, c)
+	case errors.As(err, &died):
+		c := crash(ended, "")
+		c.Func = died.name
+		return fmt.Errorf("setup: %w", c)
+	}
+	return err
+}

@@ -1,0 +1,188 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// ThreadsConfig configures [NewThreads]. The zero value works.
+type ThreadsConfig struct {
+	// Workers is how many calls run at once. 0 means runtime.GOMAXPROCS(0).
+	Workers int
+
+	// Grace is how long Close waits for another call to end before it gives up on
+	// those that run. 0 means 5 seconds.
+	Grace time.Duration
+}
+
+// check returns the configuration with its defaults, or everything that is wrong.
+func (c ThreadsConfig) check() (ThreadsConfig, error) {
+	err := errors.Join(atLeast0("Workers", c.Workers), atLeast0("Grace", c.Grace))
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Grace == 0 {
+		c.Grace = defaultGrace
+	}
+	return c, err
+}
+
+const defaultGrace = 5 * time.Second
+
+func atLeast0[T int | time.Duration](field string, v T) error {
+	if v < 0 {
+		return fmt.Errorf("%s is %v; it must not be negative (0 means the default)", field, v)
+	}
+	return nil
+}
+
+// Threads runs calls on goroutines of this process: the executor with the least
+// cost, for functions that behave. They share memory with the caller and each
+// other. What it cannot do is end a call: one that ignores its context runs on, and
+// a crash takes the whole program along. No goroutine is left when no call runs.
+type Threads struct {
+	cfg ThreadsConfig
+	bad error // what is wrong with the configuration
+
+	mu      sync.Mutex
+	queue   queue
+	running map[*thread]struct{} // one for each goroutine
+	drain   drain
+}
+
+// thread is a goroutine that runs calls.
+type thread struct{ now ref }
+
+// NewThreads returns an executor on goroutines. It starts nothing; what is wrong
+// with the configuration is the error of the first call.
+func NewThreads(cfg ThreadsConfig) *Threads {
+	cfg, err := cfg.check()
+	if err != nil {
+		err = fmt.Errorf("ThreadsConfig: %w", err)
+	}
+	return &Threads{cfg: cfg, bad: err, running: map[*thread]struct{}{}, drain: newDrain()}
+}
+
+// Submit implements [Executor].
+func (t *Threads) Submit(b *Batch) error {
+	if t.bad != nil {
+		return t.bad
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.drain.closing() {
+		return ErrClosed
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	t.queue.push(newEntry(b, t.cancelled))
+	t.drain.add(b.Len())
+	for n := min(t.queue.n, t.cfg.Workers-len(t.running)); n > 0; n-- {
+		th := &thread{}
+		t.running[th] = struct{}{}
+		go t.work(th) // ends when the queue is empty; waited for in Shutdown
+	}
+	return nil
+}
+
+// Window implements [Executor].
+func (t *Threads) Window(string) int { return 4 * t.cfg.Workers }
+
+// cancelled answers the calls of a batch that is not wanted any more. Those that
+// run see their context.
+func (t *Threads) cancelled(e *entry) {
+	t.mu.Lock()
+	refs := t.queue.remove(e)
+	t.mu.Unlock()
+	t.fail(refs)
+}
+
+// fail answers calls that were taken out of the queue.
+func (t *Threads) fail(refs []ref) {
+	for _, r := range refs {
+		r.drop()
+	}
+	t.mu.Lock()
+	for _, r := range refs {
+		r.e.end(1)
+	}
+	t.drain.done(len(refs))
+	t.mu.Unlock()
+}
+
+// work runs calls until there are none.
+func (t *Threads) work(th *thread) {
+	ended := false
+	defer func() {
+		if !ended { // the function called runtime.Goexit, which its call knows already
+			t.ended(th)
+			go t.work(th) // takes the place of this one
+		}
+	}()
+	for {
+		t.mu.Lock()
+		r, ok := t.queue.pop()
+		if th.now = r; !ok {
+			delete(t.running, th)
+			ended = true
+			t.mu.Unlock()
+			return
+		}
+		t.mu.Unlock()
+		if r.wanted() {
+			r.e.b.Run(r.e.ctx, r.i)
+		} else {
+			r.drop()
+		}
+		t.ended(th)
+	}
+}
+
+// ended counts the call that the goroutine ran.
+func (t *Threads) ended(th *thread) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	th.now.e.end(1)
+	th.now = ref{}
+	t.drain.done(1)
+}
+
+// Shutdown implements [Executor]. Calls that run on after ctx has ended cannot be
+// killed; they are answered with ErrClosed, and the error says how many there are.
+func (t *Threads) Shutdown(ctx context.Context) error { return t.shutdown(ctx, 0) }
+
+// Close implements [Executor]: it waits until every call has ended, but gives up
+// when none ends for the configured Grace. The error then says how many run on,
+// with their contexts cancelled.
+func (t *Threads) Close() error { return t.shutdown(context.Background(), t.cfg.Grace) }
+
+func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
+	if ctx == nil {
+		return errors.New("multiproc: Shutdown: the context is nil")
+	}
+	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
+		t.mu.Lock()
+		queued := t.queue.remove(nil)
+		var running []ref
+		for th := range t.running {
+			if th.now.e != nil {
+				running = append(running, th.now)
+			}
+		}
+		t.mu.Unlock()
+		for _, r := range append(running, queued...) {
+			r.e.b.Fail(r.i, 0, ErrClosed)
+			r.e.cancel(ErrClosed)
+		}
+		t.fail(queued)
+		if len(running) > 0 {
+			return fmt.Errorf("multiproc: close: %w; %d calls still run, as goroutines cannot be killed", cause, len(running))
+		}
+		return cause
+	})
+}
