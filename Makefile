@@ -1,0 +1,44 @@
+# What is checked, and how, stands in .ci/run; here are short names for it.
+.POSIX:
+.PHONY: help build test race lint fmt cross fuzz bench flaky ci
+
+# How long each fuzz target runs, and each benchmark.
+FUZZTIME = 10s
+BENCHTIME = 1s
+
+# How often bench repeats a benchmark (benchstat wants 6 or more), and flaky the suite.
+BENCHCOUNT = 6
+FLAKYCOUNT = 20
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
+
+build: ## compile everything
+	go build ./...
+
+test: ## run the tests
+	go test ./...
+
+race: ## run the tests under the race detector
+	go test -race -count=1 ./...
+
+lint: ## go vet, gofmt, gofumpt, staticcheck
+	.ci/run vet format staticcheck
+
+fmt: ## format the code
+	go tool -modfile=tools/go.mod gofumpt -w .
+
+cross: ## compile everything, tests too, for macOS, Windows and Linux
+	.ci/run cross
+
+fuzz: ## run each fuzz target for FUZZTIME
+	FUZZTIME=$(FUZZTIME) .ci/run fuzz
+
+bench: ## run the benchmarks, for benchstat
+	BENCHTIME=$(BENCHTIME) BENCHCOUNT=$(BENCHCOUNT) .ci/run bench
+
+flaky: ## run the whole suite FLAKYCOUNT times under the race detector
+	go test -race -count=$(FLAKYCOUNT) -timeout=60m ./...
+
+ci: ## all that must pass before a change lands
+	.ci/run
