@@ -12,10 +12,13 @@ import (
 // staff sees to it that the calls that wait have workers. p.mu is held.
 func (p *Pool) staff() {
 	live, coming := 0, 0 // workers that take calls, and those of them that soon will
+	leaving := 0         // workers that have been told to stop; if these get too many, they count as live
 	for w := range p.workers {
 		switch {
 		case w.stopping && w.open == 0:
-			continue
+			if leaving++; leaving <= p.cfg.Workers {
+				continue
+			}
 		case w.state == stateStarting:
 			coming++
 		case w.open == 0:

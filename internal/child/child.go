@@ -103,7 +103,7 @@ func Start(cfg Config) (*Child, error) {
 	}
 	for _, p := range []*pump{c.stdout, c.stderr} {
 		if p != nil {
-			go p.run() // ends when the pipe does; Reap waits for it
+			go p.run() // ends when the pipe does; waited for in stop
 		}
 	}
 	return c, nil
@@ -123,9 +123,8 @@ func (c *Child) Signal(sig syscall.Signal) error {
 	return signalGroup(c.cmd.Process, sig)
 }
 
-// reapTimeout bounds how long Reap waits for a process that was killed, and then
-// for what it had written. Both come within a millisecond unless the kernel is
-// stuck in a device or the writer behind Stderr is.
+// reapTimeout bounds how long Reap waits for a process that was killed. It ends
+// within milliseconds unless the kernel is stuck in a device.
 const reapTimeout = 5 * time.Second
 
 // Reap kills what is left of the child and its group, waits for the child and
@@ -179,11 +178,11 @@ func (c *Child) wait(limit <-chan time.Time) Ended {
 	c.life.Close()
 	for _, p := range []*pump{c.stdout, c.stderr} {
 		if p != nil {
-			p.stop(reapTimeout)
+			p.stop()
 		}
 	}
 	if c.stderr != nil {
-		e.Tail, e.Reason = c.stderr.tail.String(), c.stderr.reason
+		e.Tail, e.Reason = c.stderr.last()
 	}
 	return e
 }

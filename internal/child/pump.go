@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -14,9 +15,11 @@ const maxLine = 64 << 10
 
 // pump copies what a child writes, line by line, and remembers the end of it.
 type pump struct {
-	r      *os.File
-	w      io.Writer // may be nil
-	done   chan struct{}
+	r    *os.File
+	w    io.Writer // may be nil
+	done chan struct{}
+
+	mu     sync.Mutex
 	tail   tail
 	reason string // the first line that looks like the last words of the Go runtime
 }
@@ -34,10 +37,7 @@ func (p *pump) run() {
 	for {
 		line, err := lines.ReadSlice('\n')
 		if len(line) > 0 {
-			p.tail.add(line)
-			if p.tail.max > 0 && p.reason == "" && isReason(line) {
-				p.reason = strings.TrimSpace(string(line))
-			}
+			p.remember(line)
 			if err == io.EOF {
 				line = append(bytes.Clone(line), '\n') // the next writer begins a line
 			}
@@ -53,12 +53,36 @@ func (p *pump) run() {
 	}
 }
 
-// stop waits until everything has been copied, for the time given at most: a
-// process that left the group may hold the pipe open.
-func (p *pump) stop(limit time.Duration) {
-	p.r.SetReadDeadline(time.Now().Add(limit))
-	<-p.done
+func (p *pump) remember(line []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tail.add(line)
+	if p.tail.max > 0 && p.reason == "" && isReason(line) {
+		p.reason = strings.TrimSpace(string(line))
+	}
 }
+
+// last returns the last lines that were copied, and the reason.
+func (p *pump) last() (tail, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tail.String(), p.reason
+}
+
+// stop waits until everything has been copied, but not long: a process that left
+// the group may hold the pipe open, and the writer may be stuck.
+func (p *pump) stop() {
+	p.r.SetReadDeadline(time.Now().Add(pumpTimeout))
+	stuck := time.NewTimer(2 * pumpTimeout)
+	defer stuck.Stop()
+	select {
+	case <-p.done:
+	case <-stuck.C:
+	}
+}
+
+// pumpTimeout is how long the output of a child that has ended is waited for.
+const pumpTimeout = 500 * time.Millisecond
 
 // reasons are how the Go runtime begins the line that says why it ends the process.
 var reasons = []string{"fatal error: ", "panic: ", "runtime: out of memory", "SIG", "unexpected fault address"}
