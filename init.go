@@ -1,8 +1,10 @@
 package multiproc
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -99,6 +101,9 @@ func depth() int {
 
 // canSpawn reports why this process may not start workers.
 func canSpawn() error {
+	if !transport.Supported {
+		return fmt.Errorf("worker processes on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+	}
 	if !initialized.Load() {
 		return ErrNotInitialized
 	}

@@ -348,9 +348,7 @@ func (p *Pool) dismiss(cause error) {
 			w.stop()
 		}
 	}
-	if len(p.workers) == 0 {
-		close(p.gone)
-	}
+	p.checkGone()
 	p.mu.Unlock()
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -366,6 +364,18 @@ func (p *Pool) dismiss(cause error) {
 	}
 	p.mu.Unlock()
 	<-p.gone // bounded: killed processes are waited for with a limit
+}
+
+// checkGone closes gone when it is time. p.mu is held.
+func (p *Pool) checkGone() {
+	if !p.dead || len(p.workers) > 0 {
+		return
+	}
+	select {
+	case <-p.gone:
+	default:
+		close(p.gone)
+	}
 }
 
 func (p *Pool) stopTimers() {

@@ -111,7 +111,7 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 // run sees the process through its life.
 func (p *Process[Out]) run(ctx context.Context, call []byte) {
 	unwatch := context.AfterFunc(ctx, func() { p.cancel(ctx) })
-	out, err := p.converse(call)
+	out, err := p.converse(ctx, call)
 	unwatch()
 	ended := p.link.Reap()
 	p.link.Close()
@@ -139,13 +139,16 @@ func (p *Process[Out]) run(ctx context.Context, call []byte) {
 
 // converse has the process run the call and stop. The error is the call's, or says
 // that the process is gone.
-func (p *Process[Out]) converse(call []byte) (out Out, err error) {
+func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, err error) {
 	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
 		return out, err
 	}
 	if err := p.link.Send(call); err != nil {
 		_, err = p.link.Recv() // says better that the process is gone
 		return out, err
+	}
+	if ctx.Err() != nil { // the first Cancel may have come before the call
+		p.link.Send(cancelCall)
 	}
 	for {
 		m, err := p.link.Recv()
@@ -206,6 +209,9 @@ func (p *Process[Out]) stop(code int) {
 	}
 }
 
+// cancelCall is the frame that cancels the one call of a process.
+var cancelCall = wire.Append(nil, wire.Cancel, 1, nil)
+
 // cancel ends the call's context, and the process after KillGrace.
 func (p *Process[Out]) cancel(ctx context.Context) {
 	hard := time.AfterFunc(p.cfg.KillGrace, func() {
@@ -214,7 +220,7 @@ func (p *Process[Out]) cancel(ctx context.Context) {
 		p.mu.Unlock()
 		p.link.Signal(syscall.SIGKILL)
 	})
-	p.link.Send(wire.Append(nil, wire.Cancel, 1, nil))
+	p.link.Send(cancelCall)
 	<-p.done // bounded by the timer
 	hard.Stop()
 }

@@ -158,13 +158,7 @@ func (w *worker) settle(ended child.Ended, err error) {
 	p.mu.Lock()
 	p.staff()
 	p.announce()
-	if p.dead && len(p.workers) == 0 {
-		select {
-		case <-p.gone:
-		default:
-			close(p.gone)
-		}
-	}
+	p.checkGone()
 	p.mu.Unlock()
 	close(w.gone)
 }

@@ -74,7 +74,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // or each child takes a second to end under the race detector
-	r, w, err := os.Pipe() // makes the runtime open the descriptors that it keeps
+	r, w, err := os.Pipe()                   // makes the runtime open the descriptors that it keeps
 	if err != nil {
 		panic(err)
 	}

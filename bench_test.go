@@ -1,0 +1,139 @@
+package multiproc_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/seed84f35039/multiproc"
+)
+
+var benchSquare = multiproc.Register("bench.square", func(_ context.Context, x int) (int, error) { return x * x, nil })
+
+var benchBytes = multiproc.Register("bench.bytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
+
+// executors runs a benchmark on each executor, started and warm.
+func executors(b *testing.B, workers int, bench func(b *testing.B, ex multiproc.Executor)) {
+	for _, e := range []struct {
+		name string
+		open func() multiproc.Executor
+	}{
+		{"threads", func() multiproc.Executor { return multiproc.NewThreads(multiproc.ThreadsConfig{Workers: workers}) }},
+		{"pool", func() multiproc.Executor { return multiproc.NewPool(multiproc.PoolConfig{Workers: workers}) }},
+		{"processes", func() multiproc.Executor { return multiproc.NewProcesses(multiproc.PoolConfig{Workers: workers}) }},
+	} {
+		b.Run("executor="+e.name, func(b *testing.B) {
+			ex := e.open()
+			defer ex.Close()
+			if _, err := benchSquare.Call(b.Context(), ex, 1); err != nil {
+				b.Fatal(err)
+			}
+			bench(b, ex)
+		})
+	}
+}
+
+// BenchmarkCall is one call at a time.
+func BenchmarkCall(b *testing.B) {
+	executors(b, 2, func(b *testing.B, ex multiproc.Executor) {
+		var took []time.Duration
+		b.ReportAllocs()
+		for b.Loop() {
+			began := time.Now()
+			if _, err := benchSquare.Call(b.Context(), ex, 7); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began))
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2])/1e3, "p50-µs")
+		b.ReportMetric(float64(took[len(took)*99/100])/1e3, "p99-µs")
+	})
+}
+
+// BenchmarkMap is x² over n ints, in the ways of each executor and by a pool of
+// goroutines around a channel.
+func BenchmarkMap(b *testing.B) {
+	const n = 20_000
+	in := make([]int, n)
+	for i := range in {
+		in[i] = i
+	}
+	rate := func(b *testing.B) { b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "calls/s") }
+	b.Run("executor=channel", func(b *testing.B) {
+		for b.Loop() {
+			out := make([]int, n)
+			work := make(chan int, 128)
+			done := make(chan struct{})
+			for range 2 {
+				go func() {
+					for i := range work {
+						out[i] = in[i] * in[i]
+					}
+					done <- struct{}{}
+				}()
+			}
+			for i := range in {
+				work <- i
+			}
+			close(work)
+			<-done
+			<-done
+		}
+		rate(b)
+	})
+	for _, workers := range []int{1, 2} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			executors(b, workers, func(b *testing.B, ex multiproc.Executor) {
+				if _, ok := ex.(*multiproc.Processes); ok {
+					b.Skip("a process for each of 20,000 calls says no more than BenchmarkCall")
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := benchSquare.Map(b.Context(), ex, in); err != nil {
+						b.Fatal(err)
+					}
+				}
+				rate(b)
+			})
+		})
+	}
+}
+
+// BenchmarkStream is x² over a stream of inputs; an iteration is one input.
+func BenchmarkStream(b *testing.B) {
+	executors(b, 2, func(b *testing.B, ex multiproc.Executor) {
+		b.ReportAllocs()
+		in := func(yield func(int) bool) {
+			for i := 0; b.Loop() && yield(i); i++ {
+			}
+		}
+		for _, err := range benchSquare.Stream(b.Context(), ex, in) {
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkBytes sends bytes there and back.
+func BenchmarkBytes(b *testing.B) {
+	for _, size := range []int{1 << 10, 1 << 20, 16 << 20} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			executors(b, 1, func(b *testing.B, ex multiproc.Executor) {
+				if _, ok := ex.(*multiproc.Processes); ok {
+					b.Skip("the start of a process hides what the bytes cost")
+				}
+				data := make([]byte, size)
+				b.SetBytes(2 * int64(size))
+				for b.Loop() {
+					if _, err := benchBytes.Call(b.Context(), ex, data); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
