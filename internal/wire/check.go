@@ -124,6 +124,9 @@ func marshalsItself(t reflect.Type) (bool, error) {
 	if t == timeType || t == bigType {
 		return true, nil
 	}
+	if t == floatType {
+		return false, fmt.Errorf("the text of a %s leaves out its precision, so another number would arrive; send the bytes of its GobEncode", t)
+	}
 	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface {
 		return false, nil // the element decides
 	}
@@ -172,6 +175,7 @@ var selfMarshalling = [][2]method{{
 var (
 	timeType   = reflect.TypeFor[time.Time]()
 	bigType    = reflect.TypeFor[big.Int]()
+	floatType  = reflect.TypeFor[big.Float]()
 	bytesType  = reflect.TypeFor[[]byte]()
 	sliceOfAny = reflect.TypeFor[[]any]()
 	mapOfAny   = reflect.TypeFor[map[string]any]()
