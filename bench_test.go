@@ -3,6 +3,7 @@ package multiproc_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -102,20 +103,42 @@ func BenchmarkMap(b *testing.B) {
 	}
 }
 
-// BenchmarkStream is x² over a stream of inputs; an iteration is one input.
+// BenchmarkStream is x² over a stream of inputs; an iteration is one input. It reports
+// the memory of this process after a tenth of them and after the last:
+//
+//	go test -run '^$' -bench Stream -benchtime 10000000x
 func BenchmarkStream(b *testing.B) {
 	executors(b, 2, func(b *testing.B, ex multiproc.Executor) {
 		b.ReportAllocs()
 		in := func(yield func(int) bool) {
-			for i := 0; b.Loop() && yield(i); i++ {
+			for i := 0; i < b.N && yield(i); i++ {
 			}
 		}
-		for _, err := range benchSquare.Stream(b.Context(), ex, in) {
-			if err != nil {
-				b.Fatal(err)
+		n := 0
+		var tenth float64
+		for x, err := range benchSquare.Stream(b.Context(), ex, in) {
+			if err != nil || x != n*n {
+				b.Fatalf("input %d: got %d, %v", n, x, err)
+			}
+			if n++; n == b.N/10 {
+				tenth = residentMiB()
 			}
 		}
+		b.ReportMetric(tenth, "MiB-at-10%")
+		b.ReportMetric(residentMiB(), "MiB-at-end")
 	})
+}
+
+// residentMiB returns the memory that this process holds, or 0 where the system does
+// not tell.
+func residentMiB() float64 {
+	stat, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident int
+	fmt.Sscan(string(stat), &size, &resident)
+	return float64(resident*os.Getpagesize()) / (1 << 20)
 }
 
 // BenchmarkBytes sends bytes there and back.

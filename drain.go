@@ -39,7 +39,9 @@ func (d *drain) hurryUp() {
 	select {
 	case <-d.hurry:
 	default:
-		close(d.hurry)
+		if d.hurry != nil {
+			close(d.hurry)
+		}
 	}
 }
 

@@ -2,11 +2,11 @@ package multiproc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -45,6 +45,10 @@ var registry = struct {
 //	var square = multiproc.Register("square", func(ctx context.Context, x int) (int, error) {
 //		return x * x, nil
 //	})
+//
+// A function without an argument or a result takes or returns struct{}. One that
+// calls itself through its variable is an initialization cycle to the compiler:
+// give it another variable, set in main before Init.
 //
 // The context that the function gets ends when nobody waits for the result any
 // more; it carries no values of the caller's. Nothing else of the caller's process
@@ -154,24 +158,22 @@ func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte) ([]byte, *wi
 	}
 	buf, err := encode(dst, &out, f.out, "result")
 	if err != nil {
-		return dst, &wire.Failure{Cause: wire.CauseResult, Message: err.Error()}
+		return dst, &wire.Failure{Cause: wire.CauseResult, Message: strings.TrimPrefix(err.Error(), ErrEncoding.Error()+": ")}
 	}
 	return buf, nil
 }
 
 // encode appends the encoding of *v to dst. what is the value's part in the call.
 func encode[T any](dst []byte, v *T, c wire.Checker, what string) ([]byte, error) {
-	err := c.Value(v)
-	if err == nil {
-		var buf []byte
-		if buf, err = wire.Encode(dst, v); err == nil {
-			return buf, nil
-		}
+	if err := c.Value(v); err != nil {
+		// The value is not shown: it may contain itself, and its text have no end.
+		return dst, fmt.Errorf("%w: encode %s of type %T: %w", ErrEncoding, what, *v, err)
 	}
-	if errors.Is(err, wire.ErrTooDeep) { // the text of a value that contains itself has no end
-		return dst, fmt.Errorf("encode %s: %w", what, err)
+	buf, err := wire.Encode(dst, v)
+	if err != nil {
+		return dst, fmt.Errorf("%w: encode %s %s: %w", ErrEncoding, what, clip(fmt.Sprintf("%+v", *v), 200), err)
 	}
-	return dst, fmt.Errorf("encode %s %s: %w", what, clip(fmt.Sprintf("%+v", *v), 200), err)
+	return buf, nil
 }
 
 // clip shortens s to n bytes.

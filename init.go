@@ -135,5 +135,8 @@ func workerEnv(extra []string, gomaxprocs int) []string {
 			env = append(env, kv)
 		}
 	}
+	if _, set := os.LookupEnv("GORACE"); raceDetector && !set {
+		env = append(env, "GORACE=atexit_sleep_ms=0") // or each worker takes a second to end
+	}
 	return append(env, envWorker+"="+strconv.Itoa(wire.Version), envDepth+"="+strconv.Itoa(depth()+1))
 }

@@ -5,6 +5,10 @@ import (
 	"testing"
 
 	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/proctest"
 )
 
-func TestMain(m *testing.M) { multiproc.Init(); os.Exit(m.Run()) }
+func TestMain(m *testing.M) {
+	multiproc.Init()
+	os.Exit(proctest.Run(m))
+}

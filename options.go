@@ -17,7 +17,9 @@ type options struct {
 }
 
 // CollectErrors makes Map run every call whatever becomes of the others, and return
-// all the errors, joined in the order of the inputs.
+// all the errors in the order of the inputs, joined as by errors.Join: errors.Is and
+// errors.As look at each, and they can be had one by one through the method
+// Unwrap() []error. Each names the index of its input.
 func CollectErrors() MapOption { return collectErrors{} }
 
 type collectErrors struct{}

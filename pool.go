@@ -45,11 +45,15 @@ type PoolConfig struct {
 	// process.
 	Dir string
 
-	// Stdout and Stderr receive what the workers write, in whole lines, from one
-	// worker at a time. nil means os.Stdout and os.Stderr; io.Discard drops it. The
-	// last lines written to standard error are part of a CrashError either way.
-	// Workers read end of file from standard input.
-	Stdout, Stderr io.Writer
+	// Stdout receives what the workers write to standard output. An *os.File is
+	// handed to them as it is; another writer gets whole lines, from one worker at
+	// a time. nil means os.Stdout; io.Discard drops it.
+	Stdout io.Writer
+
+	// Stderr receives what the workers write to standard error, in whole lines,
+	// from one worker at a time. nil means os.Stderr; io.Discard drops it. The last
+	// lines are part of a CrashError either way.
+	Stderr io.Writer
 }
 
 // check returns the configuration with its defaults, or everything that is wrong.
@@ -81,14 +85,14 @@ func checkPlace(dir string, env []string) error {
 	var errs []error
 	if dir != "" {
 		if info, err := os.Stat(dir); err != nil {
-			errs = append(errs, fmt.Errorf("Dir: %w", err))
+			errs = append(errs, fmt.Errorf("%s: %w", "Dir", err))
 		} else if !info.IsDir() {
-			errs = append(errs, fmt.Errorf("Dir: %s is not a directory", dir))
+			errs = append(errs, fmt.Errorf("%s: %s is not a directory", "Dir", dir))
 		}
 	}
 	for _, kv := range env {
 		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.Contains(kv, "\x00") {
-			errs = append(errs, fmt.Errorf("Env: %q is not of the form NAME=value", kv))
+			errs = append(errs, fmt.Errorf("%s: %q is not of the form NAME=value", "Env", kv))
 		}
 	}
 	return errors.Join(errs...)
@@ -113,7 +117,7 @@ type Pool struct {
 	mu       sync.Mutex
 	queue    queue
 	workers  map[*worker]struct{} // started and not yet seen to end
-	costs    sync.Map             // name of function: *cost
+	costs    costs
 	drain    drain
 	dead     bool          // workers are not replaced any more
 	gone     chan struct{} // closed when dead and no worker is left
@@ -127,17 +131,27 @@ type Pool struct {
 // NewPool returns a pool of worker processes. It starts nothing; what is wrong with
 // the configuration is the error of [Pool.Start] or of the first call.
 func NewPool(cfg PoolConfig) *Pool {
+	p := &Pool{}
+	p.configure(cfg, 0)
+	return p
+}
+
+// configure makes the zero Pool usable.
+func (p *Pool) configure(cfg PoolConfig, maxCalls int) {
 	cfg, err := cfg.check()
 	if err != nil {
-		err = fmt.Errorf("PoolConfig: %w", err)
+		p.bad = fmt.Errorf("PoolConfig: %w", err)
 	}
-	p := &Pool{cfg: cfg, bad: err, ready: canSpawn, workers: map[*worker]struct{}{}, drain: newDrain(), changed: make(chan struct{})}
+	p.cfg, p.maxCalls, p.ready = cfg, maxCalls, canSpawn
 	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start
-	return p
+	p.workers, p.changed, p.drain = map[*worker]struct{}{}, make(chan struct{}), newDrain()
 }
 
 // refuses returns why the pool takes no calls. p.mu is held.
 func (p *Pool) refuses() error {
+	if p.launch == nil {
+		return errors.New("the executor was not made by multiproc.NewPool or NewProcesses")
+	}
 	if p.bad != nil {
 		return p.bad
 	}
@@ -217,29 +231,15 @@ func (p *Pool) Submit(b *Batch) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	e := newEntry(b, p.cancelled)
-	e.cost = p.cost(b.Func())
-	p.queue.push(e)
+	p.queue.push(newEntry(b, p.costs.of(b.Func()), p.cancelled))
 	p.drain.add(b.Len())
 	p.staff()
 	return nil
 }
 
-func (p *Pool) cost(function string) *cost {
-	c, ok := p.costs.Load(function)
-	if !ok {
-		c, _ = p.costs.LoadOrStore(function, &cost{})
-	}
-	return c.(*cost)
-}
-
 // Window implements [Executor]: twice what the workers are handed at a time.
 func (p *Pool) Window(function string) int {
-	c, ok := p.costs.Load(function)
-	if !ok {
-		return 2 * p.cfg.Workers
-	}
-	return 2 * p.cfg.Workers * max(2, c.(*cost).batch())
+	return 2 * p.cfg.Workers * max(2, p.costs.of(function).batch())
 }
 
 // cancelled ends the calls of a batch that is not wanted any more.

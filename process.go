@@ -32,10 +32,17 @@ type ProcessConfig struct {
 	// that of this process.
 	GOMAXPROCS int
 
-	// Env, Dir, Stdout and Stderr are as in [PoolConfig].
-	Env            []string
-	Dir            string
-	Stdout, Stderr io.Writer
+	// Env adds variables to the environment, as "NAME=value".
+	Env []string
+
+	// Dir is the working directory. Empty means that of this process.
+	Dir string
+
+	// Stdout receives what the process writes to standard output; see [PoolConfig].
+	Stdout io.Writer
+
+	// Stderr receives what the process writes to standard error; see [PoolConfig].
+	Stderr io.Writer
 }
 
 // check returns the configuration with its defaults, or everything that is wrong.
@@ -94,7 +101,7 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 	}
 	call, err := appendCall(nil, 1, f.name, func(dst []byte) ([]byte, error) { return encode(dst, &in, f.in, "argument") })
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", f.name, ErrEncoding, err)
+		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	l, err := launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start()
 	if err != nil {
@@ -121,9 +128,9 @@ func (p *Process[Out]) run(ctx context.Context, call []byte) {
 	switch {
 	case p.verdict != nil && err != nil:
 		p.err = &located{p.info, p.verdict}
-	case errors.Is(err, errNoHello):
-		p.err = &located{p.info, refine(err, ended)}
-	case err != nil && hungUp(err):
+	case errors.Is(err, errNoHello) && ended.Signal() == 0:
+		p.err = &located{p.info, refine(err, p.PID(), ended)}
+	case err != nil && (hungUp(err) || errors.Is(err, errNoHello)):
 		c := crash(ended, "")
 		c.CallInfo = p.info
 		p.err = c

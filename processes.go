@@ -7,14 +7,14 @@ import "context"
 // another call. Each call costs the start of a process, about a millisecond.
 //
 // [Func.Start] does the same for a single call and gives a handle on the process.
-type Processes struct{ pool *Pool }
+type Processes struct{ pool Pool }
 
 // NewProcesses returns an executor with a process for each call. It starts nothing;
 // what is wrong with the configuration is the error of the first call.
 func NewProcesses(cfg PoolConfig) *Processes {
-	p := NewPool(cfg)
-	p.maxCalls = 1
-	return &Processes{p}
+	p := &Processes{}
+	p.pool.configure(cfg, 1)
+	return p
 }
 
 // Submit implements [Executor].

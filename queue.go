@@ -1,10 +1,6 @@
 package multiproc
 
-import (
-	"context"
-	"sync/atomic"
-	"time"
-)
+import "context"
 
 // queue holds the calls that wait for a worker, first in, first out. Calls that
 // come back from a worker that did not start them go to the front again. It is
@@ -36,8 +32,8 @@ func (e *entry) end(n int) {
 
 // newEntry takes a batch on. cancelled is called when its calls are not wanted any
 // more; the executor's mutex is held meanwhile.
-func newEntry(b *Batch, cancelled func(*entry)) *entry {
-	e := &entry{b: b, left: b.Len()}
+func newEntry(b *Batch, c *cost, cancelled func(*entry)) *entry {
+	e := &entry{b: b, cost: c, left: b.Len()}
 	e.ctx, e.cancel = context.WithCancelCause(b.Context())
 	e.unwatch = context.AfterFunc(e.ctx, func() { cancelled(e) })
 	return e
@@ -128,43 +124,4 @@ func (q *queue) remove(e *entry) (out []ref) {
 	}
 	q.front, q.entries, q.n = front, entries, q.n-len(out)
 	return out
-}
-
-// cost is what the calls of a function have cost lately: moving averages, in which
-// a concurrent update may get lost.
-type cost struct {
-	ran   atomic.Int64 // nanoseconds a call; 0: none has ended
-	bytes atomic.Int64 // encoded argument and result
-}
-
-func (c *cost) add(ran time.Duration, bytes int) {
-	smooth := func(avg *atomic.Int64, x int64) {
-		old := avg.Load()
-		if old == 0 {
-			avg.Store(max(x, 1))
-			return
-		}
-		avg.Store(max(old+(x-old)/8, 1))
-	}
-	smooth(&c.ran, int64(ran))
-	smooth(&c.bytes, int64(bytes))
-}
-
-// slice is how much work a worker is handed at a time.
-const slice = 10 * time.Millisecond
-
-// The most that a worker is handed at a time.
-const (
-	maxBatchCalls = 1024
-	maxBatchBytes = 1 << 20
-)
-
-// batch returns how many calls make a slice of time, within the limits; 1 where
-// that is not known.
-func (c *cost) batch() int {
-	ran, bytes := c.ran.Load(), c.bytes.Load()
-	if ran == 0 {
-		return 1
-	}
-	return int(max(1, min(int64(slice)/ran, maxBatchCalls, maxBatchBytes/max(bytes, 1))))
 }

@@ -164,16 +164,16 @@ type setupDied struct {
 
 func (e *setupDied) Error() string { return fmt.Sprintf("setup %s: %v", e.name, e.err) }
 
-// refine adds to an error of prepare how the worker ended.
-func refine(err error, ended child.Ended) error {
+// refine adds to an error of prepare how the worker, which was pid, ended.
+func refine(err error, pid int, ended child.Ended) error {
 	var died *setupDied
+	c := crash(ended, "")
+	c.PID = pid
 	switch {
 	case errors.Is(err, errNoHello):
-		c := crash(ended, "")
-		c.Func = "Init"
+		c.Func = "start"
 		return fmt.Errorf("%w: %w", err, c)
 	case errors.As(err, &died):
-		c := crash(ended, "")
 		c.Func = died.name
 		return fmt.Errorf("setup: %w", c)
 	}

@@ -52,10 +52,14 @@ type Threads struct {
 	queue   queue
 	running map[*thread]struct{} // one for each goroutine
 	drain   drain
+	costs   costs
 }
 
 // thread is a goroutine that runs calls.
-type thread struct{ now ref }
+type thread struct {
+	now ref
+	ran int // calls so far
+}
 
 // NewThreads returns an executor on goroutines. It starts nothing; what is wrong
 // with the configuration is the error of the first call.
@@ -69,6 +73,9 @@ func NewThreads(cfg ThreadsConfig) *Threads {
 
 // Submit implements [Executor].
 func (t *Threads) Submit(b *Batch) error {
+	if t.running == nil {
+		return errors.New("the Threads were not made by multiproc.NewThreads")
+	}
 	if t.bad != nil {
 		return t.bad
 	}
@@ -80,7 +87,7 @@ func (t *Threads) Submit(b *Batch) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	t.queue.push(newEntry(b, t.cancelled))
+	t.queue.push(newEntry(b, t.costs.of(b.Func()), t.cancelled))
 	t.drain.add(b.Len())
 	for n := min(t.queue.n, t.cfg.Workers-len(t.running)); n > 0; n-- {
 		th := &thread{}
@@ -90,8 +97,14 @@ func (t *Threads) Submit(b *Batch) error {
 	return nil
 }
 
-// Window implements [Executor].
-func (t *Threads) Window(string) int { return 4 * t.cfg.Workers }
+// threadWindow is the most inputs a worker that a stream pulls ahead on Threads.
+const threadWindow = 64
+
+// Window implements [Executor]: a few calls for each worker, more where they are
+// short.
+func (t *Threads) Window(function string) int {
+	return 2 * t.cfg.Workers * max(2, min(t.costs.of(function).batch(), threadWindow))
+}
 
 // cancelled answers the calls of a batch that is not wanted any more. Those that
 // run see their context.
@@ -135,12 +148,23 @@ func (t *Threads) work(th *thread) {
 		}
 		t.mu.Unlock()
 		if r.wanted() {
-			r.e.b.Run(r.e.ctx, r.i)
+			th.run(r)
 		} else {
 			r.drop()
 		}
 		t.ended(th)
 	}
+}
+
+// run runs a call, and looks at the clock for every sixteenth.
+func (th *thread) run(r ref) {
+	if th.ran++; th.ran%16 != 1 {
+		r.e.b.Run(r.e.ctx, r.i)
+		return
+	}
+	began := time.Now()
+	r.e.b.Run(r.e.ctx, r.i)
+	r.e.cost.add(time.Since(began), 0)
 }
 
 // ended counts the call that the goroutine ran.
@@ -163,7 +187,7 @@ func (t *Threads) Close() error { return t.shutdown(context.Background(), t.cfg.
 
 func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 	if ctx == nil {
-		return errors.New("multiproc: Shutdown: the context is nil")
+		return errors.New("multiproc: Shutdown: the context is nil; pass context.Background()")
 	}
 	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
 		t.mu.Lock()

@@ -78,7 +78,7 @@ func (w *worker) run() {
 	if err := prepare(l, p.cfg.Setup, p.cfg.StartTimeout); err != nil {
 		ended := l.Reap()
 		l.Close()
-		w.settle(ended, fmt.Errorf("start worker: %w", refine(err, ended)))
+		w.settle(ended, fmt.Errorf("start worker: %w", refine(err, l.PID(), ended)))
 		return
 	}
 	p.mu.Lock()

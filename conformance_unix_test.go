@@ -1,0 +1,37 @@
+//go:build unix
+
+package multiproc_test
+
+import (
+	"testing"
+
+	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/proctest"
+)
+
+var (
+	pool = proctest.Subject{
+		Name:    "pool",
+		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewPool(quiet(o)) },
+		Crashes: true, Reuses: true, Setup: true,
+	}
+	processes = proctest.Subject{
+		Name:    "processes",
+		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewProcesses(quiet(o)) },
+		Crashes: true, Setup: true,
+	}
+)
+
+func TestPool(t *testing.T)      { proctest.Conformance(t, pool) }
+func TestProcesses(t *testing.T) { proctest.Conformance(t, processes) }
+
+// TestAlike runs random histories on all executors.
+func TestAlike(t *testing.T) {
+	t.Parallel()
+	proctest.Histories(t, threads, pool, processes)
+}
+
+// quiet is a pool's configuration for calls that crash.
+func quiet(o proctest.Options) multiproc.PoolConfig {
+	return multiproc.PoolConfig{Workers: o.Workers, KillGrace: o.Grace, Setup: o.Setup, Stderr: proctest.Quiet}
+}

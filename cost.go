@@ -1,0 +1,58 @@
+package multiproc
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// costs are what calls have cost lately, by the name of the function.
+type costs struct{ m sync.Map }
+
+// of returns the cost of the function's calls.
+func (c *costs) of(function string) *cost {
+	v, ok := c.m.Load(function)
+	if !ok {
+		v, _ = c.m.LoadOrStore(function, &cost{})
+	}
+	return v.(*cost)
+}
+
+// cost is what the calls of a function have cost lately: moving averages, in which
+// a concurrent update may get lost.
+type cost struct {
+	ran   atomic.Int64 // nanoseconds a call; 0: none has ended
+	bytes atomic.Int64 // encoded argument and result
+}
+
+func (c *cost) add(ran time.Duration, bytes int) {
+	smooth := func(avg *atomic.Int64, x int64) {
+		old := avg.Load()
+		if old == 0 {
+			avg.Store(max(x, 1))
+			return
+		}
+		avg.Store(max(old+(x-old)/8, 1))
+	}
+	smooth(&c.ran, int64(ran))
+	smooth(&c.bytes, int64(bytes))
+}
+
+// slice is how much work a worker is handed at a time.
+const slice = 10 * time.Millisecond
+
+// The most that a worker is handed at a time.
+const (
+	maxBatchCalls = 1024
+	maxBatchBytes = 1 << 20
+)
+
+// batch returns how many calls make a slice of time, within the limits; 1 where
+// that is not known.
+func (c *cost) batch() int {
+	ran, bytes := c.ran.Load(), c.bytes.Load()
+	if ran == 0 {
+		return 1
+	}
+	return int(max(1, min(int64(slice)/ran, maxBatchCalls, maxBatchBytes/max(bytes, 1))))
+}
