@@ -23,6 +23,9 @@ const roleVar = "CHILD_TEST_ROLE"
 // say tells the test through descriptor 3 that the child has come so far.
 func say(format string, args ...any) { fmt.Fprintf(os.NewFile(3, "test"), format+"\n", args...) }
 
+// busy is written by a child that computes.
+var busy int
+
 var roles = map[string]func(){
 	"exit":  func() { os.Exit(7) },
 	"wait":  func() { say("here"); select {} },
@@ -33,7 +36,8 @@ var roles = map[string]func(){
 			os.Exit(1)
 		}
 		say("here")
-		for {
+		for i := 0; ; i++ { // computes, and asks for nothing
+			busy = i
 		}
 	},
 	"armed grandchild": func() {

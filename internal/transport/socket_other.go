@@ -7,6 +7,9 @@ import (
 	"os"
 )
 
+// Supported tells whether this system has sockets that a process can inherit.
+const Supported = false
+
 // Socketpair is not available on this system.
 func Socketpair() (Conn, *os.File, error) { return nil, nil, errors.ErrUnsupported }
 

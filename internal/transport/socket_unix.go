@@ -10,6 +10,9 @@ import (
 	"syscall"
 )
 
+// Supported tells whether this system has sockets that a process can inherit.
+const Supported = true
+
 // Socketpair returns the parent's end of a new unix stream socket, and the file of
 // the other end, which the worker inherits and passes to [Open]. Neither is
 // inherited by anyone else.
