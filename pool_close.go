@@ -1,0 +1,125 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Shutdown implements [Executor]. The calls that ctx leaves no time for have their
+// contexts cancelled and their workers killed.
+func (p *Pool) Shutdown(ctx context.Context) error { return p.shutdown(ctx, 0) }
+
+// Close implements [Executor]: it waits until every call has ended, but not for
+// longer than KillGrace after the last one did. What still runs then is killed and
+// gets ErrClosed, and Close returns an error that says how many there were.
+func (p *Pool) Close() error { return p.shutdown(context.Background(), p.cfg.KillGrace) }
+
+// Kill ends everything at once: all calls get ErrClosed, all workers are killed. It
+// also cuts short a Close or Shutdown that waits. It returns when no worker is left.
+func (p *Pool) Kill() {
+	p.mu.Lock()
+	p.drain.hurryUp()
+	p.mu.Unlock()
+	p.shutdown(context.Background(), 0)
+}
+
+// softGrace is how long calls that Close or Shutdown gave up on have to see that
+// their contexts ended.
+const softGrace = 200 * time.Millisecond
+
+func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
+	if ctx == nil {
+		return errors.New("multiproc: Shutdown: the context is nil; pass context.Background()")
+	}
+	return p.drain.run(ctx, &p.mu, stall, func(cause error) error {
+		p.mu.Lock()
+		queued := p.queue.remove(nil)
+		p.dead, p.gone = true, make(chan struct{})
+		p.stopTimers()
+		running := map[*entry]struct{}{}
+		n := 0
+		for w := range p.workers {
+			for _, s := range w.flight {
+				if !s.answered {
+					running[s.e] = struct{}{}
+				}
+			}
+			n += w.open
+		}
+		p.mu.Unlock()
+		if cause != nil {
+			for _, r := range queued {
+				r.e.cancel(ErrClosed)
+			}
+			p.answer(queued, func(r ref) { r.e.b.Fail(r.i, 0, ErrClosed) })
+			for e := range running {
+				e.cancel(ErrClosed)
+			}
+		}
+		p.dismiss(cause)
+		switch {
+		case cause == nil || errors.Is(cause, ErrClosed):
+			return nil
+		case errors.Is(cause, errStalled):
+			return fmt.Errorf("multiproc: close: no call ended for %v; %d running and %d waiting calls were given up", stall, n, len(queued))
+		}
+		return cause
+	})
+}
+
+// dismiss ends all workers and waits until they are gone: at once when they have
+// been idle, otherwise after softGrace.
+func (p *Pool) dismiss(cause error) {
+	grace := p.cfg.KillGrace
+	if errors.Is(cause, ErrClosed) {
+		grace = 0
+	} else if cause != nil {
+		grace = softGrace
+	}
+	p.mu.Lock()
+	for w := range p.workers {
+		if w.state == stateStarting || grace == 0 {
+			w.kill(ErrClosed)
+		} else {
+			w.stop()
+		}
+	}
+	p.checkGone()
+	p.mu.Unlock()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-p.gone:
+		return
+	case <-timer.C:
+	case <-p.drain.hurry:
+	}
+	p.mu.Lock()
+	for w := range p.workers {
+		w.kill(ErrClosed)
+	}
+	p.mu.Unlock()
+	<-p.gone // bounded: killed processes are waited for with a limit
+}
+
+// checkGone closes gone when it is time. p.mu is held.
+func (p *Pool) checkGone() {
+	if !p.dead || len(p.workers) > 0 {
+		return
+	}
+	select {
+	case <-p.gone:
+	default:
+		close(p.gone)
+	}
+}
+
+func (p *Pool) stopTimers() {
+	for _, t := range []*time.Timer{p.retry, p.balance} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}

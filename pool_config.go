@@ -1,0 +1,97 @@
+package multiproc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// PoolConfig configures [NewPool] and [NewProcesses]. The zero value works.
+type PoolConfig struct {
+	// Workers is how many worker processes run at once. They are started when
+	// there is work for them. 0 means runtime.GOMAXPROCS(0), which respects the
+	// CPU limit of a container.
+	Workers int
+
+	// KillGrace is how long a call that is not wanted any more may go on after its
+	// context has ended. Then its worker is killed, with everything that it
+	// started, and replaced. It is also how long Close waits for another call to
+	// end before it gives up on those that run. 0 means 5 seconds.
+	KillGrace time.Duration
+
+	// StartTimeout is how long a new process may take to reach Init. 0 means 30
+	// seconds.
+	StartTimeout time.Duration
+
+	// Setup is called in each worker before its first call: see [Func.With]. While
+	// it fails no call is run; calls that wait get its error. nil means none.
+	Setup *Setup
+
+	// GOMAXPROCS is how many threads of each worker may run Go code at once. 0
+	// means runtime.GOMAXPROCS(0)/Workers, at least 1.
+	GOMAXPROCS int
+
+	// Env adds variables to the environment of the workers, as "NAME=value"; they
+	// win over those that this process has.
+	Env []string
+
+	// Dir is the working directory of the workers. Empty means that of this
+	// process.
+	Dir string
+
+	// Stdout receives what the workers write to standard output. An *os.File is
+	// handed to them as it is; another writer gets whole lines, from one worker at
+	// a time. nil means os.Stdout; io.Discard drops it.
+	Stdout io.Writer
+
+	// Stderr receives what the workers write to standard error, in whole lines,
+	// from one worker at a time. nil means os.Stderr; io.Discard drops it. The last
+	// lines are part of a CrashError either way.
+	Stderr io.Writer
+}
+
+// check returns the configuration with its defaults, or everything that is wrong.
+func (c PoolConfig) check() (PoolConfig, error) {
+	errs := []error{
+		atLeast0("Workers", c.Workers), atLeast0("KillGrace", c.KillGrace),
+		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env),
+	}
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.KillGrace == 0 {
+		c.KillGrace = defaultGrace
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = defaultStartTimeout
+	}
+	if c.GOMAXPROCS == 0 {
+		c.GOMAXPROCS = max(1, runtime.GOMAXPROCS(0)/max(1, c.Workers))
+	}
+	c.Stdout, c.Stderr = outputs(c.Stdout, c.Stderr)
+	return c, errors.Join(errs...)
+}
+
+const defaultStartTimeout = 30 * time.Second
+
+// checkPlace checks a working directory and additions to an environment.
+func checkPlace(dir string, env []string) error {
+	var errs []error
+	if dir != "" {
+		if info, err := os.Stat(dir); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", "Dir", err))
+		} else if !info.IsDir() {
+			errs = append(errs, fmt.Errorf("%s: %s is not a directory", "Dir", dir))
+		}
+	}
+	for _, kv := range env {
+		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" || strings.Contains(kv, "\x00") {
+			errs = append(errs, fmt.Errorf("%s: %q is not of the form NAME=value", "Env", kv))
+		}
+	}
+	return errors.Join(errs...)
+}
