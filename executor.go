@@ -34,6 +34,7 @@ type Executor interface {
 
 	// Close is Shutdown for a defer statement: it lets the calls submitted before
 	// end as long as they do end, but does not wait for one that hangs. See the
-	// executors for the limit.
+	// executors for the limit. After work that was cancelled, Shutdown with the
+	// context that ended does not wait at all.
 	Close() error
 }

@@ -140,12 +140,15 @@ func (c *Child) Reap() Ended {
 	signalGroup(c.cmd.Process, syscall.SIGKILL)
 	c.reaped = true
 	c.mu.Unlock()
-	return c.wait(time.After(reapTimeout))
+	limit := time.NewTimer(reapTimeout)
+	defer limit.Stop()
+	return c.wait(limit.C)
 }
 
-// Run starts a process, waits until it ends by itself, and tells how it ended. When
-// ctx ends before, it kills the process and its group. All that was written has been
-// passed on when it returns.
+// Run starts a process, waits until it ends by itself, and tells how it ended; on
+// Linux, what is left of its group is killed then. When ctx ends before, all of it is
+// killed.
+// All that was written has been passed on when Run returns.
 func Run(ctx context.Context, cfg Config) (Ended, error) {
 	c, err := Start(cfg)
 	if err != nil {
@@ -153,11 +156,7 @@ func Run(ctx context.Context, cfg Config) (Ended, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { c.Signal(syscall.SIGKILL) })
 	defer stop()
-	e := c.wait(nil)
-	c.mu.Lock()
-	c.reaped = true
-	c.mu.Unlock()
-	return e, nil
+	return c.finish(), nil
 }
 
 // wait waits for the child, at most until limit, and releases what belongs to it.

@@ -1,0 +1,95 @@
+// Command multiproc is the command of this module: its subcommand scale measures how a workload
+// scales on threads, on processes and on a pool of worker processes.
+//
+//	multiproc scale --help
+//
+// It exits with 0, with 1 after a failure, with 2 when the command line is wrong, and with 128 and
+// the number of the signal when SIGINT, SIGTERM or SIGHUP ended it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed84f35039/multiproc"
+)
+
+func main() {
+	multiproc.Init()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run runs the command and returns its exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "multiproc",
+		Short: "Run one function on threads, on processes or on a pool of worker processes",
+		Long: "Multiproc is a Go library that runs one function on threads, on processes or on a pool\n" +
+			"of worker processes. This command measures what each of them is good for.",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(scaleCommand())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteC()
+	if err == nil {
+		return 0
+	}
+	var f *failure
+	if !errors.As(err, &f) { // cobra found it, before anything was run
+		f = &failure{code: codeUsage, err: err}
+	}
+	if f.hint == "" && f.code == codeUsage {
+		f.hint = fmt.Sprintf("%s --help tells what there is", cmd.CommandPath())
+	}
+	f.print(stderr)
+	return f.code
+}
+
+// The exit codes, besides those of signals.
+const (
+	codeFailure = 1
+	codeUsage   = 2
+)
+
+// A failure is how the command ends when it does not end well.
+type failure struct {
+	code int
+	err  error  // several joined errors are printed one by one
+	hint string // what to do about it; may be empty
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+
+func (f *failure) Unwrap() error { return f.err }
+
+func (f *failure) print(w io.Writer) {
+	errs := []error{f.err}
+	if joined, ok := f.err.(interface{ Unwrap() []error }); ok {
+		errs = joined.Unwrap()
+	}
+	for _, err := range errs {
+		fmt.Fprintf(w, "error: %v\n", err)
+	}
+	if f.hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", f.hint)
+	}
+}
+
+// version is the version of the module, as the go command noted it when it built the program.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
