@@ -2,7 +2,9 @@ package multiproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -107,6 +109,7 @@ type collector[Out any] interface {
 type typedCalls[In, Out any] struct {
 	f     *Func[In, Out]
 	in    []In
+	gate  *gate
 	first int // index of in[0] in the caller's input, or -1 for a call that has none
 	to    collector[Out]
 
@@ -127,6 +130,10 @@ func (c *typedCalls[In, Out]) info(i int, pid int) CallInfo {
 func (c *typedCalls[In, Out]) wanted(i int) bool { return c.to.wanted(c.index(i)) }
 
 func (c *typedCalls[In, Out]) appendArg(dst []byte, i int) ([]byte, error) {
+	if !c.gate.enter() {
+		return dst, errLeft
+	}
+	defer c.gate.leave()
 	return encode(dst, &c.in[i], c.f.in, "argument")
 }
 
@@ -141,8 +148,14 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 		}
 		c.answer(i, out, err)
 	}()
+	if !c.gate.enter() {
+		cause = errLeft
+		failure.Message = errLeft.Error()
+		return
+	}
 	in := c.in[i]
 	c.forget(i)
+	c.gate.leave()
 	out, failure, cause = c.f.protect(ctx, in)
 }
 
@@ -160,6 +173,34 @@ func (c *typedCalls[In, Out]) settle(i int, pid int, result []byte) {
 func (c *typedCalls[In, Out]) fail(i int, err error) {
 	var zero Out
 	c.answer(i, zero, err)
+}
+
+// errLeft is what calls are told whose caller has left; nobody reads it.
+var errLeft = errors.New("the caller has left")
+
+// gate keeps executors from reading inputs after the caller has left with them.
+type gate struct {
+	mu     sync.RWMutex // held for reading while an input is read
+	closed bool
+}
+
+// enter reports whether inputs may be read; if so, leave must follow.
+func (g *gate) enter() bool {
+	g.mu.RLock()
+	if g.closed {
+		g.mu.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (g *gate) leave() { g.mu.RUnlock() }
+
+// close waits until nobody reads, and lets nobody in any more.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
 }
 
 func (c *typedCalls[In, Out]) forget(i int) {

@@ -21,21 +21,24 @@ func (c *costs) of(function string) *cost {
 // cost is what the calls of a function have cost lately: moving averages, in which
 // a concurrent update may get lost.
 type cost struct {
-	ran   atomic.Int64 // nanoseconds a call; 0: none has ended
-	bytes atomic.Int64 // encoded argument and result
+	ran      atomic.Int64 // nanoseconds a call; 0: none has ended
+	argument atomic.Int64 // encoded bytes
+	result   atomic.Int64 // encoded bytes
 }
 
-func (c *cost) add(ran time.Duration, bytes int) {
-	smooth := func(avg *atomic.Int64, x int64) {
-		old := avg.Load()
-		if old == 0 {
-			avg.Store(max(x, 1))
-			return
-		}
-		avg.Store(max(old+(x-old)/8, 1))
-	}
+func (c *cost) addResult(ran time.Duration, bytes int) {
 	smooth(&c.ran, int64(ran))
-	smooth(&c.bytes, int64(bytes))
+	smooth(&c.result, int64(bytes))
+}
+
+func (c *cost) addArgument(bytes int) { smooth(&c.argument, int64(bytes)) }
+
+func smooth(avg *atomic.Int64, x int64) {
+	old := avg.Load()
+	if old == 0 {
+		old = x
+	}
+	avg.Store(max(old+(x-old)/8, 1))
 }
 
 // slice is how much work a worker is handed at a time.
@@ -50,7 +53,7 @@ const (
 // batch returns how many calls make a slice of time, within the limits; 1 where
 // that is not known.
 func (c *cost) batch() int {
-	ran, bytes := c.ran.Load(), c.bytes.Load()
+	ran, bytes := c.ran.Load(), c.argument.Load()+c.result.Load()
 	if ran == 0 {
 		return 1
 	}

@@ -3,7 +3,6 @@ package multiproc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -15,7 +14,7 @@ var errStalled = errors.New("no call ended in time")
 // are. It is guarded by the executor's mutex but for run, which takes it.
 type drain struct {
 	open    int           // calls submitted and not answered
-	ended   uint64        // calls answered so far
+	last    time.Time     // when one was answered last, once closing
 	empty   chan struct{} // closed when open is 0, once closing
 	hurry   chan struct{} // closed when nothing is to be waited for any more
 	stopped chan struct{} // closed when run has ended; nil before
@@ -30,7 +29,9 @@ func (d *drain) add(n int) { d.open += n }
 
 func (d *drain) done(n int) {
 	d.open -= n
-	d.ended += uint64(n)
+	if n > 0 && d.closing() {
+		d.last = time.Now()
+	}
 	d.check()
 }
 
@@ -72,7 +73,7 @@ func (d *drain) run(ctx context.Context, mu *sync.Mutex, stall time.Duration, re
 			return canceled(ctx)
 		}
 	}
-	d.empty, d.stopped = make(chan struct{}), make(chan struct{})
+	d.empty, d.stopped, d.last = make(chan struct{}), make(chan struct{}), time.Now()
 	d.check()
 	mu.Unlock()
 	d.err = release(d.wait(ctx, mu, stall))
@@ -82,15 +83,13 @@ func (d *drain) run(ctx context.Context, mu *sync.Mutex, stall time.Duration, re
 
 // wait returns nil when every call is answered.
 func (d *drain) wait(ctx context.Context, mu *sync.Mutex, stall time.Duration) error {
-	var tick <-chan time.Time
+	var late <-chan time.Time
+	var timer *time.Timer
 	if stall > 0 {
-		ticker := time.NewTicker(stall)
-		defer ticker.Stop()
-		tick = ticker.C
+		timer = time.NewTimer(stall)
+		defer timer.Stop()
+		late = timer.C
 	}
-	mu.Lock()
-	before := d.ended
-	mu.Unlock()
 	for {
 		select {
 		case <-d.empty:
@@ -101,17 +100,17 @@ func (d *drain) wait(ctx context.Context, mu *sync.Mutex, stall time.Duration) e
 		case <-d.empty:
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("multiproc: shutdown: %w", canceled(ctx))
+			return canceled(ctx)
 		case <-d.hurry:
 			return ErrClosed
-		case <-tick:
+		case <-late:
 			mu.Lock()
-			now := d.ended
+			left := stall - time.Since(d.last)
 			mu.Unlock()
-			if now == before {
+			if left <= 0 {
 				return errStalled
 			}
-			before = now
+			timer.Reset(left)
 		}
 	}
 }

@@ -118,8 +118,8 @@ func (e *CrashError) Error() string {
 	}
 	if e.Reason != "" {
 		s += ": " + e.Reason
-	} else if lines := strings.Split(strings.TrimSpace(e.Stderr), "\n"); lines[len(lines)-1] != "" {
-		s += ": " + lines[len(lines)-1]
+	} else if lines := strings.Split(strings.TrimSpace(e.Stderr), "\n"); e.ExitCode > 0 && lines[len(lines)-1] != "" {
+		s += ": " + clip(lines[len(lines)-1], 200) // what a program says before it exits
 	}
 	return s
 }

@@ -7,7 +7,7 @@ import "context"
 // once and hand it to [Func.Call], [Func.Map] and the others; what those promise
 // holds on every executor.
 //
-// The interface is also what another executor implements. It is handed calls in
+// The interface is also what another executor of this module implements. It is handed calls in
 // batches and pulls their arguments when it has room, so that a million small calls
 // cost neither a goroutine nor an allocation each, and calls may take minutes, run
 // on other machines, or be sent twice: see [Batch].

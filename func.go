@@ -120,6 +120,8 @@ func (f *Func[In, Out]) check(ctx context.Context, ex Executor) error {
 		return fmt.Errorf("%s: the context is nil; pass context.Background()", f.name)
 	case ex == nil || reflect.ValueOf(ex).Kind() == reflect.Pointer && reflect.ValueOf(ex).IsNil():
 		return fmt.Errorf("%s: the executor is nil; pass multiproc.NewThreads or NewPool", f.name)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", f.name, canceled(ctx))
 	}
 	return nil
 }
@@ -203,8 +205,8 @@ func (f *Func[In, Out]) With(in In) *Setup {
 
 // Call runs the function on in and waits for the result.
 //
-// When ctx ends, Call returns its cause at once; the executor ends the call as
-// described at [PoolConfig].KillGrace. The error is one of *RemoteError,
+// When ctx ends, Call returns its cause at once, and does not read in any more; the
+// executor ends the call as described at [PoolConfig].KillGrace. The error is one of *RemoteError,
 // *PanicError, *CrashError, or wraps the context's, ErrEncoding, or one of
 // [Executor].Submit's.
 func (f *Func[In, Out]) Call(ctx context.Context, ex Executor, in In) (Out, error) {

@@ -11,6 +11,7 @@ import (
 // several goroutines at once.
 type Future[Out any] struct {
 	info   CallInfo
+	gate   gate // of the argument
 	done   chan struct{}
 	cancel context.CancelCauseFunc
 
@@ -22,7 +23,8 @@ type Future[Out any] struct {
 }
 
 // Go starts a call of the function on in and returns at once. The call is
-// cancelled when ctx ends. Whatever goes wrong is the future's error.
+// cancelled when ctx ends. Whatever goes wrong is the future's error. What in points
+// to must not be changed before the future is done.
 func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out] {
 	fut := &Future[Out]{done: make(chan struct{}), info: CallInfo{Func: f.Name(), Index: -1}}
 	var zero Out
@@ -34,7 +36,7 @@ func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out]
 	fut.mu.Lock()
 	fut.unwatch = context.AfterFunc(ctx, func() { fut.deliver(0, zero, &located{fut.info, canceled(ctx)}) })
 	fut.mu.Unlock()
-	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, in: []In{in}, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
+	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, in: []In{in}, gate: &fut.gate, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
 	if err := ex.Submit(b); err != nil {
 		fut.deliver(0, zero, &located{fut.info, err})
 	}
@@ -69,6 +71,9 @@ func (fut *Future[Out]) Done() <-chan struct{} { return fut.done }
 // killed after the executor's KillGrace.
 func (fut *Future[Out]) Cancel() {
 	var zero Out
+	if fut.done == nil {
+		return // not made by Go
+	}
 	fut.deliver(0, zero, &located{fut.info, context.Canceled})
 }
 
@@ -85,6 +90,7 @@ func (fut *Future[Out]) deliver(_ int, out Out, err error) {
 		unwatch()
 		fut.cancel(nil)
 	}
+	fut.gate.close()
 	close(fut.done)
 }
 

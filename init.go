@@ -26,6 +26,9 @@ const (
 	fdLife    = 4 // see child.Arm
 )
 
+// workerSays begins what a worker says of itself on standard error.
+const workerSays = "multiproc: worker: "
+
 // maxDepth is how deeply workers may be nested.
 const maxDepth = 8
 
@@ -64,7 +67,7 @@ func Init() {
 		return // the variable was inherited by accident, from a worker that did not come here
 	}
 	fail := func(err error) {
-		fmt.Fprintf(os.Stderr, "multiproc: worker: %v\n", err)
+		fmt.Fprintf(os.Stderr, "%s%v\n", workerSays, err)
 		os.Exit(2)
 	}
 	if version != strconv.Itoa(wire.Version) {
@@ -83,7 +86,7 @@ func Init() {
 	if err != nil {
 		fail(err)
 	}
-	code, ok := serve(conn)
+	code, ok := serve(conn, child.KillGroup)
 	if !ok {
 		child.KillGroup() // the parent is gone, and with it the reason to exist
 	}

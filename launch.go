@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,6 +69,9 @@ func (l launch) start() (link, error) {
 		Stderr: l.stderr,
 		Files:  []*os.File{theirs},
 		Tail:   stderrTail,
+		// Somebody else may hold the worker's end of the connection: what it said
+		// has been read by then.
+		OnExit: func() { time.AfterFunc(time.Second, func() { conn.Close() }) },
 	})
 	theirs.Close()
 	if err != nil {
@@ -107,7 +111,7 @@ func greet(l link, timeout time.Duration) error {
 
 // hungUp reports whether err, of Recv, says no more than that the worker is gone.
 func hungUp(err error) bool {
-	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET} {
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, gone) {
 			return true
 		}
@@ -115,13 +119,19 @@ func hungUp(err error) bool {
 	return false
 }
 
+// errStart is why a worker never took a call.
+var errStart = errors.New("start worker")
+
 // errNoHello is refined by how the worker ended.
-var errNoHello = errors.New("the worker ended before it called multiproc.Init; make Init the first statement of main")
+var errNoHello = errors.New("the worker ended before it called multiproc.Init, which should be the first statement of main")
 
 // crash makes the error of a call from how its worker ended. reason, if there is
 // one, says more than the worker could.
 func crash(e child.Ended, reason string) *CrashError {
-	if reason == "" {
+	if reason == "" && e.Alive {
+		reason = "killed by multiproc: it had closed its connection"
+	}
+	if reason == "" && (e.FatalError() || strings.HasPrefix(e.Reason, workerSays)) {
 		reason = e.Reason
 	}
 	if reason == "" && e.Err != nil {
@@ -152,6 +162,12 @@ func appendCall(buf []byte, id uint64, name string, arg func(dst []byte) ([]byte
 	return out, nil
 }
 
+// appendCancel appends a Cancel frame to buf. The worker kills itself when the call
+// still runs after the grace.
+func appendCancel(buf []byte, id uint64, grace time.Duration) []byte {
+	return wire.Append(buf, wire.Cancel, id, wire.AppendNumber(nil, int(min(grace.Milliseconds(), 1<<31))))
+}
+
 // sharedWriter lets several workers write whole lines to one writer.
 type sharedWriter struct {
 	mu sync.Mutex
@@ -176,7 +192,7 @@ func outputs(stdout, stderr io.Writer) (io.Writer, io.Writer) {
 	if _, file := stdout.(*os.File); !file {
 		out = &sharedWriter{w: stdout}
 	}
-	if stdout == stderr {
+	if t := reflect.TypeOf(stdout); t.Comparable() && t == reflect.TypeOf(stderr) && stdout == stderr {
 		if shared, ok := out.(*sharedWriter); ok {
 			return out, shared
 		}

@@ -20,7 +20,8 @@ var errFirstFailed = errors.New("another call of the Map failed")
 // to the executor to end what runs. With [CollectErrors] every call is run, and the
 // results are complete but for those of the failed calls, which are zero.
 //
-// Map reads in until it returns, and must not be changed meanwhile.
+// The inputs must not be changed before Map returns. (On Threads the function gets
+// what they point to, and may use that for as long as it runs.)
 func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...MapOption) ([]Out, error) {
 	if err := f.check(ctx, ex); err != nil {
 		return nil, err
@@ -40,7 +41,8 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 		out: make([]Out, len(in)), done: make([]bool, len(in)), left: len(in), limit: len(in),
 		collect: o.collect, cancel: cancel, finished: make(chan struct{}),
 	}
-	calls := &typedCalls[In, Out]{f: f, in: in, to: job}
+	calls := &typedCalls[In, Out]{f: f, in: in, gate: &gate{}, to: job}
+	defer calls.gate.close() // the inputs are the caller's again
 	if err := ex.Submit(&Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -72,7 +74,7 @@ func (p *Pool) refuses() error {
 }
 
 // Start starts all workers and returns when they are ready, or with the first error,
-// or when ctx ends; then those that were started are stopped again. It is not needed:
+// or when ctx ends; then those that it started are stopped again. It is not needed:
 // without it workers are started when there is work.
 func (p *Pool) Start(ctx context.Context) error {
 	if ctx == nil {
@@ -87,25 +89,32 @@ func (p *Pool) Start(ctx context.Context) error {
 	for len(p.workers) < p.cfg.Workers {
 		mine = append(mine, p.hire())
 	}
-	err := p.await(ctx, mine)
+	err := p.await(ctx)
 	if err != nil {
 		for _, w := range mine {
-			w.kill(ErrClosed)
+			if w.state == stateStarting {
+				w.kill("killed by multiproc: Start gave up")
+			} else {
+				w.stop()
+			}
 		}
 	}
 	p.mu.Unlock()
 	if err != nil {
 		for _, w := range mine {
-			<-w.gone // bounded: it was killed
+			if w.failure != nil || w.killed != "" {
+				<-w.gone // bounded: it has ended or was killed
+			}
 		}
 		return fmt.Errorf("multiproc: start: %w", err)
 	}
 	return nil
 }
 
-// await waits until all these workers are ready, or one has failed. p.mu is held,
-// but not all the time.
-func (p *Pool) await(ctx context.Context, ws []*worker) error {
+// await waits until all workers are ready, or one has failed. p.mu is held, but not
+// all the time.
+func (p *Pool) await(ctx context.Context) error {
+	ws := slices.Collect(maps.Keys(p.workers))
 	for {
 		ready := 0
 		for _, w := range ws {
@@ -156,8 +165,10 @@ func (p *Pool) Window(function string) int {
 func (p *Pool) cancelled(e *entry) {
 	p.mu.Lock()
 	refs := p.queue.remove(e)
-	for w := range p.workers {
-		w.cancel(e)
+	if e.out > 0 {
+		for w := range p.workers {
+			w.cancel(e)
+		}
 	}
 	p.mu.Unlock()
 	p.answer(refs, func(r ref) { r.drop() })

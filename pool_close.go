@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,9 @@ func (p *Pool) Kill() {
 	p.shutdown(context.Background(), 0)
 }
 
+// closed is why workers are killed by Close, Shutdown and Kill.
+const closed = "killed by multiproc: the pool was closed"
+
 // softGrace is how long calls that Close or Shutdown gave up on have to see that
 // their contexts ended.
 const softGrace = 200 * time.Millisecond
@@ -35,37 +39,33 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 	}
 	return p.drain.run(ctx, &p.mu, stall, func(cause error) error {
 		p.mu.Lock()
-		queued := p.queue.remove(nil)
+		queued := p.queue.removeAll()
 		p.dead, p.gone = true, make(chan struct{})
 		p.stopTimers()
-		running := map[*entry]struct{}{}
-		n := 0
+		var running []ref
 		for w := range p.workers {
-			for _, s := range w.flight {
-				if !s.answered {
-					running[s.e] = struct{}{}
+			for _, f := range w.flight {
+				if !f.answered {
+					running = append(running, f.ref)
 				}
 			}
-			n += w.open
 		}
 		p.mu.Unlock()
 		if cause != nil {
-			for _, r := range queued {
+			for _, r := range slices.Concat(running, queued) {
+				r.e.b.Fail(r.i, 0, ErrClosed)
 				r.e.cancel(ErrClosed)
 			}
-			p.answer(queued, func(r ref) { r.e.b.Fail(r.i, 0, ErrClosed) })
-			for e := range running {
-				e.cancel(ErrClosed)
-			}
+			p.answer(queued, func(ref) {})
 		}
 		p.dismiss(cause)
 		switch {
 		case cause == nil || errors.Is(cause, ErrClosed):
 			return nil
 		case errors.Is(cause, errStalled):
-			return fmt.Errorf("multiproc: close: no call ended for %v; %d running and %d waiting calls were given up", stall, n, len(queued))
+			return fmt.Errorf("multiproc: close: no call ended for %v; %d running and %d waiting calls were given up", stall, len(running), len(queued))
 		}
-		return cause
+		return fmt.Errorf("multiproc: shutdown: %w", cause)
 	})
 }
 
@@ -81,7 +81,7 @@ func (p *Pool) dismiss(cause error) {
 	p.mu.Lock()
 	for w := range p.workers {
 		if w.state == stateStarting || grace == 0 {
-			w.kill(ErrClosed)
+			w.kill(closed)
 		} else {
 			w.stop()
 		}
@@ -98,7 +98,7 @@ func (p *Pool) dismiss(cause error) {
 	}
 	p.mu.Lock()
 	for w := range p.workers {
-		w.kill(ErrClosed)
+		w.kill(closed)
 	}
 	p.mu.Unlock()
 	<-p.gone // bounded: killed processes are waited for with a limit

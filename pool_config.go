@@ -60,6 +60,9 @@ func (c PoolConfig) check() (PoolConfig, error) {
 		atLeast0("Workers", c.Workers), atLeast0("KillGrace", c.KillGrace),
 		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env),
 	}
+	if c.Setup != nil && c.Setup.encode == nil {
+		errs = append(errs, fmt.Errorf("%s: make it with the method With of a registered function", "Setup"))
+	}
 	if c.Workers == 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}

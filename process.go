@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed84f35039/multiproc/internal/child"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -75,11 +76,11 @@ type Process[Out any] struct {
 	link link
 	done chan struct{} // closed when the process has ended
 
-	mu      sync.Mutex
-	verdict error // why the process was killed, if it was
-	out     Out   // this and what follows is not written after done is closed
-	err     error
-	state   *os.ProcessState
+	mu        sync.Mutex
+	cancelled error // why the call was cancelled, if it was
+	out       Out   // this and what follows is not written after done is closed
+	err       error
+	state     *os.ProcessState
 }
 
 // Start starts a process that runs the function on in, and returns without waiting
@@ -118,61 +119,69 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 // run sees the process through its life.
 func (p *Process[Out]) run(ctx context.Context, call []byte) {
 	unwatch := context.AfterFunc(ctx, func() { p.cancel(ctx) })
-	out, err := p.converse(ctx, call)
+	out, ok, err := p.converse(ctx, call)
 	unwatch()
 	ended := p.link.Reap()
 	p.link.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var zero Out
 	switch {
-	case p.verdict != nil && err != nil:
-		p.err = &located{p.info, p.verdict}
-	case errors.Is(err, errNoHello) && ended.Signal() == 0:
-		p.err = &located{p.info, refine(err, p.PID(), ended)}
-	case err != nil && (hungUp(err) || errors.Is(err, errNoHello)):
-		c := crash(ended, "")
-		c.CallInfo = p.info
-		p.err = c
+	case err == nil:
+		p.out = out
+	case p.cancelled != nil:
+		p.err = &located{p.info, p.cancelled}
+	case ok:
+		p.err = err
 	default:
-		p.out, p.err = out, err
-	}
-	if p.err != nil {
-		p.out = zero
+		p.err = p.died(err, ended)
 	}
 	p.state = ended.State
 	close(p.done)
 }
 
-// converse has the process run the call and stop. The error is the call's, or says
-// that the process is gone.
-func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, err error) {
+// died makes the error of a call that got no answer.
+func (p *Process[Out]) died(err error, ended child.Ended) error {
+	var c *CrashError
+	switch {
+	case errors.Is(err, errNoHello) && ended.Signal() == 0:
+		return &located{p.info, refine(err, p.PID(), ended)}
+	case hungUp(err) || errors.Is(err, errNoHello):
+		c = crash(ended, "")
+	case errors.Is(err, errStart):
+		return &located{p.info, err}
+	default:
+		c = crash(ended, "protocol error: "+err.Error())
+	}
+	c.CallInfo = p.info
+	return c
+}
+
+// converse has the process run the call and stop. ok says that the call was answered
+// and err is its error; otherwise err says why there is no answer.
+func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok bool, err error) {
 	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
-		return out, err
+		return out, false, fmt.Errorf("%w: %w", errStart, err)
 	}
 	if err := p.link.Send(call); err != nil {
 		_, err = p.link.Recv() // says better that the process is gone
-		return out, err
+		return out, false, err
 	}
 	if ctx.Err() != nil { // the first Cancel may have come before the call
-		p.link.Send(cancelCall)
+		p.link.Send(appendCancel(nil, 1, p.cfg.KillGrace))
 	}
 	for {
 		m, err := p.link.Recv()
 		if err != nil {
-			if !hungUp(err) {
-				err = fmt.Errorf("protocol error: %w", err)
-			}
-			return out, err
+			return out, false, err
 		}
 		switch m.Kind {
 		case wire.Started:
 			continue
 		case wire.Returned: // cancelled before it started
-			return out, &located{p.info, context.Canceled}
+			return out, true, &located{p.info, context.Canceled}
 		case wire.Result, wire.Failed:
 		default:
-			return out, &located{p.info, fmt.Errorf("protocol error: unexpected %s frame", m.Kind)}
+			return out, false, fmt.Errorf("unexpected %s frame", m.Kind)
 		}
 		out, err = p.answer(m)
 		code := 0
@@ -180,7 +189,7 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, err 
 			code = 1
 		}
 		p.stop(code)
-		return out, err
+		return out, true, err
 	}
 }
 
@@ -216,18 +225,14 @@ func (p *Process[Out]) stop(code int) {
 	}
 }
 
-// cancelCall is the frame that cancels the one call of a process.
-var cancelCall = wire.Append(nil, wire.Cancel, 1, nil)
-
 // cancel ends the call's context, and the process after KillGrace.
 func (p *Process[Out]) cancel(ctx context.Context) {
-	hard := time.AfterFunc(p.cfg.KillGrace, func() {
-		p.mu.Lock()
-		p.verdict = canceled(ctx)
-		p.mu.Unlock()
-		p.link.Signal(syscall.SIGKILL)
-	})
-	p.link.Send(cancelCall)
+	p.mu.Lock()
+	p.cancelled = canceled(ctx)
+	p.mu.Unlock()
+	// The process ends in time by itself, unless it is stopped or not ready yet.
+	hard := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
+	p.link.Send(appendCancel(nil, 1, p.cfg.KillGrace))
 	<-p.done // bounded by the timer
 	hard.Stop()
 }
@@ -287,7 +292,13 @@ func (p *Process[Out]) ExitState() *os.ProcessState {
 
 // Signal sends a signal to the process and all that it started. After its end the
 // error is os.ErrProcessDone.
-func (p *Process[Out]) Signal(sig syscall.Signal) error { return p.link.Signal(sig) }
+func (p *Process[Out]) Signal(sig os.Signal) error {
+	s, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("%v: signal %v is not one of this system", p.info, sig)
+	}
+	return p.link.Signal(s)
+}
 
 // Terminate sends SIGTERM.
 func (p *Process[Out]) Terminate() error { return p.link.Signal(syscall.SIGTERM) }

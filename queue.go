@@ -7,7 +7,7 @@ import "context"
 // guarded by its owner's mutex.
 type queue struct {
 	front   []ref    // came back; in order
-	entries []*entry // every one has calls that were not taken
+	entries []*entry // in order; the first has calls that were not taken
 	n       int      // calls in all
 }
 
@@ -19,6 +19,7 @@ type entry struct {
 	unwatch func() bool // stops watching ctx
 	next    int         // first call not taken
 	left    int         // calls not answered
+	out     int         // of them, handed to workers
 	cost    *cost       // of the function's calls
 }
 
@@ -70,16 +71,14 @@ func (q *queue) pop() (r ref, ok bool) {
 		q.n--
 		return r, true
 	}
-	if len(q.entries) == 0 {
+	e := q.peek()
+	if e == nil {
 		return r, false
 	}
-	e := q.entries[0]
 	r = ref{e, e.next}
-	if e.next++; e.next == e.b.Len() {
-		q.entries[0] = nil
-		q.entries = q.entries[1:]
-	}
+	e.next++
 	q.n--
+	q.trim()
 	return r, true
 }
 
@@ -94,6 +93,14 @@ func (q *queue) peek() *entry {
 	return nil
 }
 
+// trim forgets batches at the front whose calls were all taken or removed.
+func (q *queue) trim() {
+	for len(q.entries) > 0 && q.entries[0].next == q.entries[0].b.Len() {
+		q.entries[0] = nil
+		q.entries = q.entries[1:]
+	}
+}
+
 // unpop puts calls back to the front, in order.
 func (q *queue) unpop(refs []ref) {
 	if len(refs) > 0 {
@@ -102,26 +109,25 @@ func (q *queue) unpop(refs []ref) {
 	}
 }
 
-// remove takes out all calls of e, or of every batch if e is nil.
+// remove takes out the calls of e, but for those that came back: they are found not
+// to be wanted when their turn comes.
 func (q *queue) remove(e *entry) (out []ref) {
-	var front []ref
-	for _, r := range q.front {
-		if e == nil || r.e == e {
-			out = append(out, r)
-		} else {
-			front = append(front, r)
+	for ; e.next < e.b.Len(); e.next++ {
+		out = append(out, ref{e, e.next})
+	}
+	q.n -= len(out)
+	q.trim()
+	return out
+}
+
+// removeAll takes out all calls.
+func (q *queue) removeAll() []ref {
+	out := q.front
+	for _, e := range q.entries {
+		for ; e.next < e.b.Len(); e.next++ {
+			out = append(out, ref{e, e.next})
 		}
 	}
-	var entries []*entry
-	for _, x := range q.entries {
-		if e != nil && x != e {
-			entries = append(entries, x)
-			continue
-		}
-		for ; x.next < x.b.Len(); x.next++ {
-			out = append(out, ref{x, x.next})
-		}
-	}
-	q.front, q.entries, q.n = front, entries, q.n-len(out)
+	*q = queue{}
 	return out
 }

@@ -2,6 +2,8 @@ package multiproc
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -13,9 +15,10 @@ import (
 
 // serve runs the calls that come over conn, in the order in which they come, until
 // the parent says stop: then it returns the exit code and true. When the parent is
-// gone it returns false. Calls that run are not waited for.
-func serve(conn transport.Conn) (code int, ok bool) {
-	s := &server{conn: conn, more: make(chan struct{}, 1)}
+// gone it returns false. Calls that run are not waited for. kill ends the worker at
+// once; it is called when a call does not end in time after it was cancelled.
+func serve(conn transport.Conn, kill func()) (code int, ok bool) {
+	s := &server{conn: conn, kill: kill, more: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.run(ctx) // ends with ctx, unless a call does not return; then the process ends, which waits for nobody
@@ -25,6 +28,7 @@ func serve(conn transport.Conn) (code int, ok bool) {
 // server is the worker's side of a connection.
 type server struct {
 	conn transport.Conn
+	kill func()
 	more chan struct{} // has an element when queue may have become non-empty
 
 	mu     sync.Mutex
@@ -58,7 +62,11 @@ func (s *server) listen() (code int, ok bool) {
 				runtime.Gosched()
 			}
 		case wire.Cancel:
-			reply = s.stop(f.ID)
+			ms, err := wire.Number(f.Body)
+			if err != nil {
+				return 0, false
+			}
+			reply = s.stop(f.ID, time.Duration(ms)*time.Millisecond)
 		case wire.Recall:
 			n, err := wire.Number(f.Body)
 			if err != nil {
@@ -93,12 +101,20 @@ func (s *server) push(f wire.Frame) {
 	}
 }
 
-// stop ends the context of the call, or gives it back if it has not started.
-func (s *server) stop(id uint64) (reply []byte) {
+// stop ends the context of the call and sees to it that it ends within the grace, or
+// gives it back if it has not started.
+func (s *server) stop(id uint64, grace time.Duration) (reply []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cancel != nil && s.now == id {
+	if s.runs(id) {
 		s.cancel()
+		time.AfterFunc(grace, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.runs(id) { // so nothing else does, and nothing else will
+				s.kill()
+			}
+		})
 		return nil
 	}
 	for i, t := range s.queue {
@@ -109,6 +125,9 @@ func (s *server) stop(id uint64) (reply []byte) {
 	}
 	return nil // it has ended in the meantime
 }
+
+// runs reports whether the call runs. s.mu is held.
+func (s *server) runs(id uint64) bool { return s.cancel != nil && s.now == id }
 
 // giveBack gives back the last n calls that have not started, or as many as there
 // are.
@@ -154,7 +173,9 @@ func (s *server) run(ctx context.Context) {
 	defer func() {
 		if !ended { // the function called runtime.Goexit
 			failed := appendFailed(nil, current, 0, &wire.Failure{Cause: wire.CausePanic, Type: "nil", Message: goexit})
-			if s.conn.Send(failed) == nil {
+			if err := s.conn.Send(failed); err != nil {
+				s.mute(err)
+			} else {
 				go s.run(ctx) // takes the place of this one
 			}
 		}
@@ -166,8 +187,11 @@ func (s *server) run(ctx context.Context) {
 			current = t.id
 			buf = wire.Append(buf, wire.Started, t.id, nil)
 		}
-		if len(buf) > 0 && s.conn.Send(buf) != nil {
-			break
+		if len(buf) > 0 {
+			if err := s.conn.Send(buf); err != nil {
+				s.mute(err)
+				break
+			}
 		}
 		if cap(buf) > 1<<20 { // do not keep the memory of a large result
 			buf = nil
@@ -185,6 +209,15 @@ func (s *server) run(ctx context.Context) {
 		}
 	}
 	ended = true
+}
+
+// mute ends a worker that cannot answer: the parent is gone, or a function has closed
+// the connection, in which case the parent should know.
+func (s *server) mute(err error) {
+	if !hungUp(err) {
+		fmt.Fprintf(os.Stderr, "%scannot answer the parent: %v\n", workerSays, err)
+	}
+	s.kill()
 }
 
 // call runs one call and appends the frame that answers it.

@@ -29,6 +29,9 @@ func (p *Pool) staff() {
 		}
 		live++
 	}
+	if p.failures > 0 && coming > 0 {
+		return // one at a time, until one works
+	}
 	for need := p.queue.n - coming; need > 0 && live < p.cfg.Workers && !p.dead; need-- {
 		if wait := time.Until(p.notUntil); wait > 0 {
 			p.later(&p.retry, wait, p.staff)
@@ -72,11 +75,16 @@ const (
 func (p *Pool) failed(err error) []ref {
 	p.failures++
 	p.notUntil = time.Now().Add(min(firstPause<<min(p.failures-1, 10), lastPause))
-	if p.failures < maxFailures || len(p.workers) > 0 {
+	if p.failures < maxFailures {
 		return nil
 	}
+	for w := range p.workers {
+		if w.state == stateReady {
+			return nil // it will run what waits
+		}
+	}
 	p.failures, p.notUntil = 0, time.Time{}
-	return p.queue.remove(nil)
+	return p.queue.removeAll()
 }
 
 // A worker that has nothing to do takes calls from one that has not started them,
@@ -88,15 +96,19 @@ const (
 )
 
 // rebalance asks a worker that has more calls than it runs for half of the others,
-// if there is a worker without any. p.mu is held.
+// if there is a worker without any; if there could be one, it is hired. p.mu is
+// held.
 func (p *Pool) rebalance() {
 	if p.queue.n > 0 || p.dead {
 		return
 	}
-	idle, victim, most := false, (*worker)(nil), 0
+	idle, victim, most, live := false, (*worker)(nil), 0, 0
 	for w := range p.workers {
-		if w.state != stateReady || w.stopping {
+		if w.stopping {
 			continue
+		}
+		if live++; w.state == stateStarting {
+			return // it will come here when it is ready
 		}
 		if w.open == 0 {
 			idle = true
@@ -104,12 +116,17 @@ func (p *Pool) rebalance() {
 			victim, most = w, n
 		}
 	}
-	if !idle || victim == nil {
+	vacant := live < p.cfg.Workers && p.failures == 0
+	if victim == nil || !idle && !vacant {
 		return
 	}
 	work := victim.load / time.Duration(victim.open) * time.Duration(most)
 	if work < worthWork && time.Since(victim.since) < worthWait {
 		p.later(&p.balance, worthWait, p.rebalance)
+		return
+	}
+	if !idle {
+		p.hire() // comes here when it is ready
 		return
 	}
 	victim.recall, victim.recalling = (most+1)/2, true

@@ -30,7 +30,8 @@ const inputGrace = time.Second
 // ctx ends, or the executor refuses a call, the stream yields that error last and
 // ends. Leaving the loop cancels what is under way.
 //
-// The input sequence runs on a goroutine of its own; it has ended when the stream
+// What an input points to must not be changed before its result has been yielded or
+// the loop has been left. The input sequence runs on a goroutine of its own; it has ended when the stream
 // has, unless it blocks for more than a second after being left. A panic in it
 // reaches the caller after the results of the inputs before.
 func (f *Func[In, Out]) Stream(ctx context.Context, ex Executor, in iter.Seq[In], opts ...StreamOption) iter.Seq2[Out, error] {
@@ -76,6 +77,7 @@ func (f *Func[In, Out]) stream(ctx context.Context, ex Executor, in iter.Seq[In]
 		unwatch()
 		s.leave()
 		cancel(nil)
+		s.gate.close()
 		s.waitFed()
 	}()
 	go s.feed(in) // ends at the sequence's next yield once s is over; waited for in waitFed
@@ -91,6 +93,7 @@ type stream[In, Out any] struct {
 	ordered bool
 	opts    options
 	fed     chan struct{} // closed when the feeder has ended
+	gate    gate          // of the inputs
 
 	mu       sync.Mutex
 	news     sync.Cond           // for the consumer: there is something to yield, or an end
@@ -157,7 +160,7 @@ func (s *stream[In, Out]) flush() {
 			return // a later answer, or a later input, makes it go
 		}
 		first := s.sent
-		calls := &typedCalls[In, Out]{f: s.f, in: s.pending, first: first, answered: make([]atomic.Bool, n), to: s}
+		calls := &typedCalls[In, Out]{f: s.f, in: s.pending, gate: &s.gate, first: first, answered: make([]atomic.Bool, n), to: s}
 		s.pending, s.sent, s.flushing = nil, first+n, true
 		s.mu.Unlock()
 		err := s.ex.Submit(&Batch{ctx: s.ctx, name: s.f.name, n: n, size: s.opts.batch, calls: calls})

@@ -44,6 +44,10 @@ func atLeast0[T int | time.Duration](field string, v T) error {
 // cost, for functions that behave. They share memory with the caller and each
 // other. What it cannot do is end a call: one that ignores its context runs on, and
 // a crash takes the whole program along. No goroutine is left when no call runs.
+//
+// A function that makes calls on the Threads that run it occupies one of their
+// workers while it waits: when all workers wait, nothing runs. Give such calls
+// Threads of their own.
 type Threads struct {
 	cfg ThreadsConfig
 	bad error // what is wrong with the configuration
@@ -164,7 +168,7 @@ func (th *thread) run(r ref) {
 	}
 	began := time.Now()
 	r.e.b.Run(r.e.ctx, r.i)
-	r.e.cost.add(time.Since(began), 0)
+	r.e.cost.addResult(time.Since(began), 0)
 }
 
 // ended counts the call that the goroutine ran.
@@ -191,7 +195,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 	}
 	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
 		t.mu.Lock()
-		queued := t.queue.remove(nil)
+		queued := t.queue.removeAll()
 		var running []ref
 		for th := range t.running {
 			if th.now.e != nil {
@@ -204,9 +208,12 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 			r.e.cancel(ErrClosed)
 		}
 		t.fail(queued)
-		if len(running) > 0 {
+		switch {
+		case cause == nil:
+			return nil
+		case len(running) > 0:
 			return fmt.Errorf("multiproc: close: %w; %d calls still run, as goroutines cannot be killed", cause, len(running))
 		}
-		return cause
+		return fmt.Errorf("multiproc: close: %w", cause)
 	})
 }

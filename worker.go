@@ -19,7 +19,7 @@ type worker struct {
 	state     workerState
 	link      link          // nil until the process has started
 	failure   error         // why it never became ready
-	verdict   error         // why it was killed, and what its running call is told
+	killed    string        // why multiproc killed it, if it did
 	flight    []flying      // calls handed to it, in order; the first is not answered
 	first     uint64        // id of flight[0]; ids count from 1
 	open      int           // calls in flight that are not answered
@@ -32,7 +32,8 @@ type worker struct {
 	recall    int           // calls to be asked back
 	recalling bool          // calls have been asked back, and the answer is not in
 	stopping  bool          // gets no more calls, and is told to stop after the last one
-	stopSent  bool
+	stopSent  time.Time     // when it was told, or zero
+	overdue   *time.Timer   // to look whether it does what it was told
 }
 
 type workerState int
@@ -56,18 +57,18 @@ func (w *worker) run() {
 	p := w.p
 	l, err := p.launch()
 	if err != nil {
-		w.settle(child.Ended{}, fmt.Errorf("start worker: %w", err))
+		w.settle(child.Ended{}, fmt.Errorf("%w: %w", errStart, err))
 		return
 	}
 	p.mu.Lock()
-	if w.link = l; w.verdict != nil { // it was not wanted any more before it began
+	if w.link = l; w.killed != "" { // it was not wanted any more before it began
 		l.Signal(syscall.SIGKILL)
 	}
 	p.mu.Unlock()
 	if err := prepare(l, p.cfg.Setup, p.cfg.StartTimeout); err != nil {
 		ended := l.Reap()
 		l.Close()
-		w.settle(ended, fmt.Errorf("start worker: %w", refine(err, l.PID(), ended)))
+		w.settle(ended, fmt.Errorf("%w: %w", errStart, refine(err, l.PID(), ended)))
 		return
 	}
 	p.mu.Lock()
@@ -95,75 +96,127 @@ func (w *worker) run() {
 func (w *worker) settle(ended child.Ended, err error) {
 	p := w.p
 	p.mu.Lock()
-	started := w.state == stateEnded // it was ready once
+	wasReady := w.state == stateEnded // see run
 	var charged, back []ref
 	for _, f := range w.flight {
-		switch {
-		case f.answered:
-		case f.started:
+		if f.answered {
+			continue
+		}
+		f.e.out--
+		if f.started {
 			charged = append(charged, f.ref)
-		default:
+		} else {
 			back = append(back, f.ref)
 		}
 	}
 	w.state, w.flight = stateEnded, nil
 	delete(p.workers, w)
 	p.queue.unpop(back)
-	verdict, pid := w.verdict, 0
+	if w.overdue != nil {
+		w.overdue.Stop()
+	}
+	pid := 0
 	if w.link != nil {
 		pid = w.link.PID()
 	}
-	if verdict == nil && started {
-		reason := ""
-		if err != nil && !hungUp(err) {
-			reason = "protocol error: " + err.Error()
-		}
-		verdict = crash(ended, reason)
+	died := crash(ended, w.killed)
+	if w.killed == "" && wasReady && err != nil && !hungUp(err) {
+		died.Reason = "protocol error: " + err.Error()
+	}
+	if wasReady {
+		err = died
+	} else {
+		w.failure = err
 	}
 	var lost []ref // calls that nobody will run
 	lostTo := ErrClosed
-	if !started {
-		w.failure = err
-		if verdict != nil {
-			w.failure = verdict
-		}
-	}
 	switch {
 	case p.dead:
-		lost = p.queue.remove(nil)
+		lost = p.queue.removeAll()
 	case w.ended > 0 || len(charged) > 0:
 		p.failures, p.notUntil = 0, time.Time{}
-	case w.verdict == nil && !w.stopping:
-		if started {
-			err = verdict // it died before it ran anything
-		}
+	case w.killed == "" && !w.stopping: // it died before it ran anything
 		lost, lostTo = p.failed(err), err
 	}
 	p.mu.Unlock()
 
-	p.answer(charged, func(r ref) { r.e.b.Fail(r.i, pid, verdict) })
+	p.answer(charged, func(r ref) {
+		if r.e.ctx.Err() != nil {
+			r.drop() // its end was wanted
+		} else {
+			r.e.b.Fail(r.i, pid, died)
+		}
+	})
 	p.answer(lost, func(r ref) { r.e.b.Fail(r.i, 0, lostTo) })
 
 	p.mu.Lock()
 	p.staff()
+	p.rebalance()
 	p.announce()
 	p.checkGone()
 	p.mu.Unlock()
 	close(w.gone)
 }
 
-// kill ends the process; the call that it runs gets the verdict. p.mu is held.
-func (w *worker) kill(verdict error) {
-	if w.verdict != nil || w.state == stateEnded {
+// kill ends the process, and says why. p.mu is held.
+func (w *worker) kill(why string) {
+	if w.killed != "" || w.state == stateEnded {
 		return
 	}
-	w.verdict = verdict
+	w.killed = why
 	if l := w.link; l != nil {
 		l.Signal(syscall.SIGKILL)
 		// The connection ends with the process, unless somebody else has got hold
 		// of it.
 		time.AfterFunc(time.Second, func() { l.Close() })
 	}
+}
+
+// reaction is how much longer than KillGrace a worker may take to do what it was
+// told, before it is taken to be stopped or stuck. The worker itself sees to it that
+// a call ends in time, and knows better than its parent which one it runs.
+const reaction = 250 * time.Millisecond
+
+// watch looks after a while whether the worker has done what it was told. p.mu is
+// held.
+func (w *worker) watch(wait time.Duration) {
+	if w.overdue != nil {
+		return
+	}
+	w.overdue = time.AfterFunc(wait, func() {
+		w.p.mu.Lock()
+		defer w.p.mu.Unlock()
+		w.overdue = nil
+		if next := w.checkOverdue(); next > 0 {
+			w.watch(next)
+		}
+	})
+}
+
+// checkOverdue kills the worker if it has not done what it was told, and returns when
+// to look again, or 0. p.mu is held.
+func (w *worker) checkOverdue() (next time.Duration) {
+	limit := w.p.cfg.KillGrace + reaction
+	look := func(since time.Time, what string) {
+		switch left := limit - time.Since(since); {
+		case left <= 0:
+			w.kill(fmt.Sprintf("killed by multiproc: it did not %s within %v", what, limit))
+		case next == 0 || left < next:
+			next = left
+		}
+	}
+	for _, f := range w.flight {
+		if !f.cancelled.IsZero() && !f.answered {
+			look(f.cancelled, "react to a cancellation")
+		}
+	}
+	if !w.stopSent.IsZero() {
+		look(w.stopSent, "stop")
+	}
+	if w.state == stateEnded || w.killed != "" {
+		return 0
+	}
+	return next
 }
 
 // stop lets the process end once it has no calls. p.mu is held.

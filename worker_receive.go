@@ -13,7 +13,7 @@ type flying struct {
 	est       time.Duration
 	started   bool
 	answered  bool
-	cancelled bool
+	cancelled time.Time // when it was, or zero
 }
 
 // find returns the call of that id, or nil if it is not, or no longer, to be
@@ -28,6 +28,7 @@ func (w *worker) find(id uint64) *flying {
 // land takes the call out of flight. p.mu is held.
 func (w *worker) land(f *flying) {
 	f.answered = true
+	f.e.out--
 	w.open--
 	w.load -= f.est
 	n := 0
@@ -103,7 +104,7 @@ func (w *worker) onAnswer(m wire.Frame) error {
 	r := f.ref
 	w.land(f)
 	w.ended++
-	r.e.cost.add(ran, len(m.Body))
+	r.e.cost.addResult(ran, len(m.Body))
 	r.e.end(1)
 	w.p.mu.Unlock()
 	if m.Kind == wire.Result {

@@ -2,7 +2,6 @@ package multiproc
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -12,18 +11,12 @@ import (
 func (w *worker) cancel(e *entry) {
 	for i := range w.flight {
 		f, id := &w.flight[i], w.first+uint64(i)
-		if f.e != e || f.answered || f.cancelled {
+		if f.e != e || f.answered || !f.cancelled.IsZero() {
 			continue
 		}
-		f.cancelled = true
+		f.cancelled = time.Now()
 		w.cancels = append(w.cancels, id)
-		time.AfterFunc(w.p.cfg.KillGrace, func() {
-			w.p.mu.Lock()
-			defer w.p.mu.Unlock()
-			if f := w.find(id); f != nil && f.started {
-				w.kill(canceled(e.ctx))
-			}
-		})
+		w.watch(w.p.cfg.KillGrace + reaction)
 	}
 	w.poke()
 }
@@ -49,9 +42,7 @@ func (w *worker) send() {
 			continue
 		}
 		buf = w.encode(buf, calls)
-		if len(buf) > 0 {
-			w.link.Send(buf) // if it fails the worker is gone, which receive notices
-		}
+		w.link.Send(buf) // if it fails the worker is gone, which receive notices
 		clear(calls)
 		if cap(buf) > 2*maxBatchBytes { // do not keep the memory of a large argument
 			buf = nil
@@ -63,7 +54,7 @@ func (w *worker) send() {
 func (w *worker) control(buf []byte) []byte {
 	for _, id := range w.cancels {
 		if w.find(id) != nil {
-			buf = wire.Append(buf, wire.Cancel, id, nil)
+			buf = appendCancel(buf, id, w.p.cfg.KillGrace)
 		}
 	}
 	w.cancels = w.cancels[:0]
@@ -71,15 +62,10 @@ func (w *worker) control(buf []byte) []byte {
 		buf = wire.Append(buf, wire.Recall, 0, wire.AppendNumber(nil, w.recall))
 		w.recall = 0
 	}
-	if w.stopping && w.open == 0 && !w.stopSent {
+	if w.stopping && w.open == 0 && w.stopSent.IsZero() {
 		buf = wire.Append(buf, wire.Stop, 0, wire.AppendNumber(nil, 0))
-		w.stopSent = true
-		grace := w.p.cfg.KillGrace
-		time.AfterFunc(grace, func() {
-			w.p.mu.Lock()
-			defer w.p.mu.Unlock()
-			w.kill(fmt.Errorf("the worker did not stop within %v", grace))
-		})
+		w.stopSent = time.Now()
+		w.watch(w.p.cfg.KillGrace + reaction)
 		w.p.staff() // another may take its place
 	}
 	return buf
@@ -108,6 +94,7 @@ func (w *worker) take(calls []handed) []handed {
 		w.flight = append(w.flight, flying{ref: r, est: est})
 		w.open++
 		w.load += est
+		e.out++
 		calls = append(calls, handed{r, id})
 		if w.served++; w.served == w.p.maxCalls {
 			w.stopping = true
@@ -130,10 +117,16 @@ func (w *worker) room(e *entry) bool {
 func (w *worker) encode(buf []byte, calls []handed) []byte {
 	for _, c := range calls {
 		err := errors.New("not wanted")
-		if wanted := c.wanted(); wanted {
+		if c.wanted() {
+			before := len(buf)
 			buf, err = appendCall(buf, c.id, c.e.b.Func(), func(dst []byte) ([]byte, error) { return c.e.b.AppendArg(dst, c.i) })
 			if err != nil {
 				c.e.b.Fail(c.i, 0, err)
+			}
+			c.e.cost.addArgument(len(buf) - before)
+			if len(buf) > maxBatchBytes {
+				w.link.Send(buf)
+				buf = buf[:0]
 			}
 		} else {
 			c.drop()

@@ -34,18 +34,21 @@ type Config struct {
 	Stderr io.Writer  // nil: the null device. Receives whole lines
 	Files  []*os.File // descriptors 3, 4, … of the child
 	Tail   int        // how many bytes of the end of standard error to keep for Ended
+	OnExit func()     // called when the child itself has ended and its group was killed; Linux only
 }
 
 // Child is a process that was started. Reap must be called once it is no longer
 // needed: it is what releases the process and its descriptors.
 type Child struct {
 	cmd    *exec.Cmd
-	life   *os.File // held open as long as the child may live; see Arm
-	stderr *pump
-	stdout *pump
+	life   *os.File      // held open as long as the child may live; see Arm
+	stderr *pump         // nil where nobody wants to know
+	pumps  []*pump       // of all output
+	exited chan struct{} // closed when the child itself has ended
 
 	mu     sync.Mutex
 	reaped bool // the process id may belong to another by now
+	killed bool // it was sent SIGKILL
 }
 
 // Start starts a process. The error says what could not be done.
@@ -53,7 +56,7 @@ func Start(cfg Config) (*Child, error) {
 	c := &Child{cmd: &exec.Cmd{
 		Path: cfg.Path, Args: cfg.Args, Env: cfg.Env, Dir: cfg.Dir, Stdin: cfg.Stdin,
 		SysProcAttr: ownGroup(),
-	}}
+	}, exited: make(chan struct{})}
 	if len(c.cmd.Args) == 0 {
 		c.cmd.Args = []string{cfg.Path}
 	}
@@ -73,7 +76,7 @@ func Start(cfg Config) (*Child, error) {
 			if err != nil {
 				return err
 			}
-			c.cmd.Stdout, c.stdout = w, newPump(r, cfg.Stdout, 0)
+			c.cmd.Stdout, c.pumps = w, append(c.pumps, newPump(r, cfg.Stdout, 0))
 		}
 		if cfg.Stderr != nil || cfg.Tail > 0 {
 			r, w, err := pipe()
@@ -81,6 +84,7 @@ func Start(cfg Config) (*Child, error) {
 				return err
 			}
 			c.cmd.Stderr, c.stderr = w, newPump(r, cfg.Stderr, cfg.Tail)
+			c.pumps = append(c.pumps, c.stderr)
 		}
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -101,11 +105,10 @@ func Start(cfg Config) (*Child, error) {
 		}
 		return nil, fmt.Errorf("start process: %w", err)
 	}
-	for _, p := range []*pump{c.stdout, c.stderr} {
-		if p != nil {
-			go p.run() // ends when the pipe does; waited for in stop
-		}
+	for _, p := range c.pumps {
+		go p.run() // ends when the pipe does; waited for in stop
 	}
+	go c.watch(cfg.OnExit) // ends with the child, which Reap waits for
 	return c, nil
 }
 
@@ -120,6 +123,7 @@ func (c *Child) Signal(sig syscall.Signal) error {
 	if c.reaped {
 		return os.ErrProcessDone
 	}
+	c.killed = c.killed || sig == syscall.SIGKILL
 	return signalGroup(c.cmd.Process, sig)
 }
 
@@ -127,10 +131,26 @@ func (c *Child) Signal(sig syscall.Signal) error {
 // within milliseconds unless the kernel is stuck in a device.
 const reapTimeout = 5 * time.Second
 
+// ending is how long a child may take from closing its descriptors to its end.
+const ending = 100 * time.Millisecond
+
 // Reap kills what is left of the child and its group, waits for the child and
-// tells how it ended. A child that has ended by itself before keeps its own exit
-// status. Only the first call does anything.
+// tells how it ended. A child that has ended by itself before, or is just ending,
+// keeps its own exit status. Only the first call does anything.
 func (c *Child) Reap() Ended {
+	c.mu.Lock()
+	killed := c.killed
+	c.mu.Unlock()
+	var e Ended
+	if watches && !killed {
+		patience := time.NewTimer(ending)
+		select {
+		case <-c.exited:
+		case <-patience.C:
+			e.Alive = true
+		}
+		patience.Stop()
+	}
 	c.mu.Lock()
 	if c.reaped {
 		c.mu.Unlock()
@@ -142,7 +162,7 @@ func (c *Child) Reap() Ended {
 	c.mu.Unlock()
 	limit := time.NewTimer(reapTimeout)
 	defer limit.Stop()
-	return c.wait(limit.C)
+	return c.wait(e, limit.C)
 }
 
 // Run starts a process, waits until it ends by itself, and tells how it ended; on
@@ -156,14 +176,21 @@ func Run(ctx context.Context, cfg Config) (Ended, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { c.Signal(syscall.SIGKILL) })
 	defer stop()
-	return c.finish(), nil
+	if watches {
+		<-c.exited
+		return c.Reap(), nil
+	}
+	e := c.wait(Ended{}, nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reaped = true
+	return e, nil
 }
 
 // wait waits for the child, at most until limit, and releases what belongs to it.
-func (c *Child) wait(limit <-chan time.Time) Ended {
+func (c *Child) wait(e Ended, limit <-chan time.Time) Ended {
 	waited := make(chan error, 1)
 	go func() { waited <- c.cmd.Wait() }() // ends with the process; waited for below
-	var e Ended
 	select {
 	case err := <-waited:
 		var exit *exec.ExitError
@@ -175,11 +202,7 @@ func (c *Child) wait(limit <-chan time.Time) Ended {
 		e.Err = fmt.Errorf("process %d did not end within %v of being killed", c.PID(), reapTimeout)
 	}
 	c.life.Close()
-	for _, p := range []*pump{c.stdout, c.stderr} {
-		if p != nil {
-			p.stop()
-		}
-	}
+	stop(c.pumps...)
 	if c.stderr != nil {
 		e.Tail, e.Reason = c.stderr.last()
 	}
@@ -190,8 +213,20 @@ func (c *Child) wait(limit <-chan time.Time) Ended {
 type Ended struct {
 	State  *os.ProcessState // nil when Err is set
 	Tail   string           // the last lines that it wrote to standard error
-	Reason string           // the line of them in which the Go runtime says why it gave up
+	Reason string           // the last line in which the Go runtime seemed to say why it gave up
+	Alive  bool             // it had not ended when Reap was called, which killed it
 	Err    error            // why nothing is known
+}
+
+// FatalError reports whether the child ended in the way in which the Go runtime, or
+// a fault in C code, ends a process: Reason says why then. Otherwise it is a line
+// from earlier in the child's life.
+func (e Ended) FatalError() bool {
+	switch e.Signal() {
+	case syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE, syscall.SIGTRAP:
+		return true
+	}
+	return e.ExitCode() == 2
 }
 
 // Signal returns the signal that ended the child, or 0.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ type pump struct {
 
 	mu     sync.Mutex
 	tail   tail
-	reason string // the first line that looks like the last words of the Go runtime
+	reason string // the last line that looks as if the Go runtime gave up
 }
 
 func newPump(r *os.File, w io.Writer, keep int) *pump {
@@ -57,8 +58,8 @@ func (p *pump) remember(line []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tail.add(line)
-	if p.tail.max > 0 && p.reason == "" && isReason(line) {
-		p.reason = strings.TrimSpace(string(line))
+	if p.tail.max > 0 && reason.Match(line) {
+		p.reason = strings.TrimSpace(string(line[:min(len(line), 200)]))
 	}
 }
 
@@ -69,32 +70,28 @@ func (p *pump) last() (tail, reason string) {
 	return p.tail.String(), p.reason
 }
 
-// stop waits until everything has been copied, but not long: a process that left
-// the group may hold the pipe open, and the writer may be stuck.
-func (p *pump) stop() {
-	p.r.SetReadDeadline(time.Now().Add(pumpTimeout))
+// stop waits until everything has been copied by all of them, but not long: a process
+// that left the group may hold a pipe open, and a writer may be stuck.
+func stop(pumps ...*pump) {
 	stuck := time.NewTimer(2 * pumpTimeout)
 	defer stuck.Stop()
-	select {
-	case <-p.done:
-	case <-stuck.C:
+	for _, p := range pumps {
+		p.r.SetReadDeadline(time.Now().Add(pumpTimeout))
+	}
+	for _, p := range pumps {
+		select {
+		case <-p.done:
+		case <-stuck.C:
+			return
+		}
 	}
 }
 
 // pumpTimeout is how long the output of a child that has ended is waited for.
 const pumpTimeout = 500 * time.Millisecond
 
-// reasons are how the Go runtime begins the line that says why it ends the process.
-var reasons = []string{"fatal error: ", "panic: ", "runtime: out of memory", "SIG", "unexpected fault address"}
-
-func isReason(line []byte) bool {
-	for _, r := range reasons {
-		if bytes.HasPrefix(line, []byte(r)) {
-			return true
-		}
-	}
-	return false
-}
+// reason is how the Go runtime begins the line that says why it ends the process.
+var reason = regexp.MustCompile(`^(fatal error: |panic: |runtime: out of memory|runtime/cgo: |unexpected fault address|multiproc: worker: |SIG[A-Z]+: )`)
 
 // tail keeps the last bytes that were added, from the beginning of a line on.
 type tail struct {

@@ -38,8 +38,8 @@ func Socketpair() (Conn, *os.File, error) {
 }
 
 // Open returns the worker's end of a socket that this process inherited as
-// descriptor fd. Its Recv blocks in the system call, so that a goroutine locked to
-// its thread hears from the parent however busy the other threads are.
+// descriptor fd. Its Recv blocks in the system call rather than in the scheduler, so
+// that it hears from the parent however busy the other threads are.
 func Open(fd uintptr) (Conn, error) {
 	var st syscall.Stat_t
 	if err := syscall.Fstat(int(fd), &st); err != nil {

@@ -36,7 +36,7 @@ const (
 	Started  Kind = 3 // worker to parent; id; no body: the call runs from now on
 	Result   Kind = 4 // worker to parent; id; body: nanoseconds it ran (8 bytes), CBOR result
 	Failed   Kind = 5 // worker to parent; id; body: nanoseconds it ran (8 bytes), CBOR Failure
-	Cancel   Kind = 6 // parent to worker; id; no body: end the call's context, or give it back
+	Cancel   Kind = 6 // parent to worker; id; body: uvarint milliseconds: give the call back, or end its context and, if it still runs after that time, the worker
 	Recall   Kind = 7 // parent to worker; body: uvarint n: give back the last n calls not started
 	Returned Kind = 8 // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
 	Stop     Kind = 9 // parent to worker; body: exit code (uvarint): exit now
