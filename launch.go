@@ -141,8 +141,7 @@ func crash(e child.Ended, reason string) *CrashError {
 		CallInfo: CallInfo{Index: -1},
 		Signal:   e.Signal(),
 		ExitCode: e.ExitCode(),
-		OutOfMemory: strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory") ||
-			strings.Contains(e.Tail, "runtime: out of memory"),
+		OutOfMemory: e.FatalError() && (strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory")),
 		Reason: reason,
 		Stderr: e.Tail,
 	}
