@@ -138,12 +138,12 @@ func crash(e child.Ended, reason string) *CrashError {
 		reason = e.Err.Error()
 	}
 	return &CrashError{
-		CallInfo: CallInfo{Index: -1},
-		Signal:   e.Signal(),
-		ExitCode: e.ExitCode(),
+		CallInfo:    CallInfo{Index: -1},
+		Signal:      e.Signal(),
+		ExitCode:    e.ExitCode(),
 		OutOfMemory: e.FatalError() && (strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory")),
-		Reason: reason,
-		Stderr: e.Tail,
+		Reason:      reason,
+		Stderr:      e.Tail,
 	}
 }
 

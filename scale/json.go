@@ -106,8 +106,12 @@ func ReadJSON(rd io.Reader) (*Report, error) {
 	}
 	f.rows(rows)
 	for _, text := range []struct{ what, s string }{
-		{"workload", in.Workload}, {"size", in.Size}, {"cpu_model", in.Machine.CPUModel},
-		{"os", in.Machine.OS}, {"arch", in.Machine.Arch}, {"go_version", in.Machine.GoVersion},
+		{"workload", in.Workload},
+		{"size", in.Size},
+		{"cpu_model", in.Machine.CPUModel},
+		{"os", in.Machine.OS},
+		{"arch", in.Machine.Arch},
+		{"go_version", in.Machine.GoVersion},
 	} {
 		f.text(text.what, text.s)
 	}

@@ -45,8 +45,10 @@ func (r *Report) writeHead(b *bytes.Buffer) {
 	m := r.Machine
 	parts := [][]string{
 		{r.Workload, r.Size},
-		{m.OS + "/" + m.Arch, plural(m.CPUs, "CPU"), fmt.Sprintf("GOMAXPROCS %d", m.GOMAXPROCS),
-			m.CPUModel, m.GoVersion},
+		{
+			m.OS + "/" + m.Arch, plural(m.CPUs, "CPU"), fmt.Sprintf("GOMAXPROCS %d", m.GOMAXPROCS),
+			m.CPUModel, m.GoVersion,
+		},
 		{r.runs()},
 	}
 	for _, line := range parts {

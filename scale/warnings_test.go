@@ -53,8 +53,10 @@ func TestWarnings(t *testing.T) {
 		},
 		{
 			name: "alike",
-			rows: []Row{row(Sequential, 1, 1000, 1000, 1000), row("pool", 2, 540, 550, 560), row("pool", 4, 540, 550, 565),
-				row("threads", 2, 540, 550, 560), row("threads", 4, 520, 530, 540)},
+			rows: []Row{
+				row(Sequential, 1, 1000, 1000, 1000), row("pool", 2, 540, 550, 560), row("pool", 4, 540, 550, 565),
+				row("threads", 2, 540, 550, 560), row("threads", 4, 520, 530, 540),
+			},
 			want: []string{
 				"pool ×2 and ×4 cannot be told apart: medians differ by 0.000 s, spreads (MAD) add up to 0.020 s",
 				"threads ×2 and ×4 cannot be told apart: medians differ by 0.020 s, spreads (MAD) add up to 0.020 s",
