@@ -108,6 +108,7 @@ type collector[Out any] interface {
 // typedCalls are calls of one Func with their inputs.
 type typedCalls[In, Out any] struct {
 	f     *Func[In, Out]
+	ctx   context.Context // the batch's
 	in    []In
 	gate  *gate
 	first int // index of in[0] in the caller's input, or -1 for a call that has none
@@ -211,6 +212,10 @@ func (c *typedCalls[In, Out]) forget(i int) {
 }
 
 func (c *typedCalls[In, Out]) answer(i int, out Out, err error) {
+	if err != nil && c.ctx.Err() != nil {
+		// The call may have failed for that, and the caller wants to know why.
+		err = &located{c.info(i, 0), canceled(c.ctx)}
+	}
 	if c.answered == nil || c.answered[i].CompareAndSwap(false, true) {
 		c.to.deliver(c.index(i), out, err)
 	}

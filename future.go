@@ -36,7 +36,7 @@ func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out]
 	fut.mu.Lock()
 	fut.unwatch = context.AfterFunc(ctx, func() { fut.deliver(0, zero, &located{fut.info, canceled(ctx)}) })
 	fut.mu.Unlock()
-	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, in: []In{in}, gate: &fut.gate, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
+	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, ctx: ctx, in: []In{in}, gate: &fut.gate, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
 	if err := ex.Submit(b); err != nil {
 		fut.deliver(0, zero, &located{fut.info, err})
 	}

@@ -191,7 +191,7 @@ func outputs(stdout, stderr io.Writer) (io.Writer, io.Writer) {
 	if _, file := stdout.(*os.File); !file {
 		out = &sharedWriter{w: stdout}
 	}
-	if t := reflect.TypeOf(stdout); t.Comparable() && t == reflect.TypeOf(stderr) && stdout == stderr {
+	if v := reflect.ValueOf(stdout); v.Comparable() && reflect.ValueOf(stderr).Comparable() && stdout == stderr {
 		if shared, ok := out.(*sharedWriter); ok {
 			return out, shared
 		}

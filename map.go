@@ -41,7 +41,7 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 		out: make([]Out, len(in)), done: make([]bool, len(in)), left: len(in), limit: len(in),
 		collect: o.collect, cancel: cancel, finished: make(chan struct{}),
 	}
-	calls := &typedCalls[In, Out]{f: f, in: in, gate: &gate{}, to: job}
+	calls := &typedCalls[In, Out]{f: f, ctx: jobCtx, in: in, gate: &gate{}, to: job}
 	defer calls.gate.close() // the inputs are the caller's again
 	if err := ex.Submit(&Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)

@@ -90,22 +90,22 @@ func (p *Pool) Start(ctx context.Context) error {
 		mine = append(mine, p.hire())
 	}
 	err := p.await(ctx)
-	if err != nil {
-		for _, w := range mine {
-			if w.state == stateStarting {
-				w.kill("killed by multiproc: Start gave up")
-			} else {
-				w.stop()
-			}
+	var ending []*worker
+	for _, w := range mine {
+		switch {
+		case err == nil:
+		case w.state == stateReady:
+			w.stop() // it may have calls
+		default:
+			w.kill("killed by multiproc: Start gave up")
+			ending = append(ending, w)
 		}
 	}
 	p.mu.Unlock()
+	for _, w := range ending {
+		<-w.gone // bounded: it was killed
+	}
 	if err != nil {
-		for _, w := range mine {
-			if w.failure != nil || w.killed != "" {
-				<-w.gone // bounded: it has ended or was killed
-			}
-		}
 		return fmt.Errorf("multiproc: start: %w", err)
 	}
 	return nil

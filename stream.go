@@ -160,7 +160,7 @@ func (s *stream[In, Out]) flush() {
 			return // a later answer, or a later input, makes it go
 		}
 		first := s.sent
-		calls := &typedCalls[In, Out]{f: s.f, in: s.pending, gate: &s.gate, first: first, answered: make([]atomic.Bool, n), to: s}
+		calls := &typedCalls[In, Out]{f: s.f, ctx: s.ctx, in: s.pending, gate: &s.gate, first: first, answered: make([]atomic.Bool, n), to: s}
 		s.pending, s.sent, s.flushing = nil, first+n, true
 		s.mu.Unlock()
 		err := s.ex.Submit(&Batch{ctx: s.ctx, name: s.f.name, n: n, size: s.opts.batch, calls: calls})

@@ -1,0 +1,275 @@
+package multiproc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/transport"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// silent reads and says nothing.
+func silent(_ int, conn transport.Conn) {
+	for {
+		if _, err := conn.Recv(); err != nil {
+			return
+		}
+	}
+}
+
+// dying is a worker's end of a connection that breaks after so many frames, but not
+// before the worker has started a call.
+type dying struct {
+	transport.Conn
+	mu   sync.Mutex
+	sent int
+	left int // frames to be sent or received before that
+}
+
+// breaks counts frames and reports whether the end has come.
+func (d *dying) breaks(sent int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left--
+	if d.sent += sent; d.sent <= 2 || d.left > 0 { // two: hello and the first start
+		return false
+	}
+	d.Conn.Close()
+	return true
+}
+
+func (d *dying) Send(frames []byte) error {
+	if d.breaks(1) {
+		return io.ErrClosedPipe
+	}
+	return d.Conn.Send(frames)
+}
+
+func (d *dying) Recv() (wire.Frame, error) {
+	if d.breaks(0) {
+		return wire.Frame{}, io.EOF
+	}
+	return d.Conn.Recv()
+}
+
+// TestRandomDeaths has workers die between any two frames: each call is answered
+// once, with its result or a crash of its own, and none has run twice.
+func TestRandomDeaths(t *testing.T) {
+	seeds := 100
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			simulate(t, PoolConfig{Workers: 1 + seed%4}, func(t *testing.T, s *sim) {
+				rng := rand.New(rand.NewPCG(uint64(seed), 0))
+				deaths := 0
+				s.worker = func(_ int, conn transport.Conn) {
+					s.mu.Lock()
+					d := &dying{Conn: conn, left: rng.IntN(120)}
+					s.mu.Unlock()
+					if sayHello(d) == nil {
+						serveSim(d)
+					}
+					s.mu.Lock()
+					deaths++
+					s.mu.Unlock()
+				}
+				const n = 300
+				tasks := s.tasks(n, 0)
+				for i := range tasks {
+					tasks[i].Time = time.Duration(rng.IntN(3)) * time.Duration(rng.IntN(2000)) * time.Microsecond
+				}
+				var opts []MapOption
+				if batch := rng.IntN(40); batch > 0 {
+					opts = append(opts, WithBatch(batch))
+				}
+				out, err := simCall.Map(t.Context(), s.pool, tasks, append(opts, CollectErrors())...)
+				synctest.Wait()
+
+				failed := map[int]bool{}
+				if err != nil {
+					for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+						crash, ok := err.(*CrashError)
+						if !ok {
+							t.Fatalf("got %v, want crashes alone", err)
+						}
+						failed[crash.Index] = true
+					}
+				}
+				for i, x := range out {
+					if !failed[i] && x != i*i {
+						t.Errorf("item %d: got %d", i, x)
+					}
+				}
+				s.mu.Lock()
+				if len(failed) > deaths {
+					t.Errorf("%d calls failed, and only %d workers died", len(failed), deaths)
+				}
+				s.mu.Unlock()
+				runs := map[int]int{}
+				for _, x := range s.begun() {
+					runs[x]++
+				}
+				for i := range n {
+					if runs[i] > 1 || runs[i] == 0 && !failed[i] {
+						t.Errorf("call %d ran %d times", i, runs[i])
+					}
+				}
+			})
+		})
+	}
+}
+
+// script is a worker that answers the first call that it is sent with these frames.
+func script(frames ...[]byte) func(n int, conn transport.Conn) {
+	return func(n int, conn transport.Conn) {
+		if sayHello(conn) != nil {
+			return
+		}
+		if n > 1 {
+			serveSim(conn)
+			return
+		}
+		for {
+			f, err := conn.Recv()
+			if err != nil {
+				return
+			}
+			if f.Kind == wire.Call {
+				if conn.Send(slices.Concat(frames...)) != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// TestHostileWorker has a worker say what it must not: the call that it was running
+// fails, others are run by another worker, and nobody hangs.
+func TestHostileWorker(t *testing.T) {
+	started := wire.Append(nil, wire.Started, 1, nil)
+	result := wire.Append(nil, wire.Result, 1, append(wire.AppendRan(nil, 0), 0x05))
+	for name, c := range map[string]struct {
+		frames [][]byte
+		says   string // of the first call; "": it is run by another worker
+	}{
+		"answer without a start":     {[][]byte{result}, ""},
+		"two starts":                 {[][]byte{started, started}, "protocol error: call 1 started, which the worker does not have to start"},
+		"two answers":                {[][]byte{started, result, result}, "= 5"},
+		"start of an unknown call":   {[][]byte{wire.Append(nil, wire.Started, 77, nil)}, ""},
+		"start of no call":           {[][]byte{wire.Append(nil, wire.Started, 0, nil)}, ""},
+		"answer to an unknown call":  {[][]byte{started, wire.Append(nil, wire.Result, 1<<63, append(wire.AppendRan(nil, 0), 0x05))}, "protocol error: answer to call 9223372036854775808, which does not run"},
+		"result that is cut short":   {[][]byte{started, wire.Append(nil, wire.Result, 1, []byte{1, 2})}, "protocol error"},
+		"result of another type":     {[][]byte{started, wire.Append(nil, wire.Result, 1, append(wire.AppendRan(nil, 0), 0x61, 'x'))}, "cannot be carried between processes: decode result"},
+		"no failure in a failure":    {[][]byte{started, wire.Append(nil, wire.Failed, 1, append(wire.AppendRan(nil, 0), 0xff))}, "decode failure"},
+		"time that is negative":      {[][]byte{started, wire.Append(nil, wire.Result, 1, append(slices.Repeat([]byte{0xff}, 8), 0x05))}, "protocol error"},
+		"return of what runs":        {[][]byte{started, wire.Append(nil, wire.Returned, 1, wire.AppendNumber(nil, 1)), result}, "= 5"},
+		"return of what is unknown":  {[][]byte{wire.Append(nil, wire.Returned, 500, wire.AppendNumber(nil, 1<<30)), started, result}, "= 5"},
+		"return without a number":    {[][]byte{wire.Append(nil, wire.Returned, 1, nil)}, ""},
+		"second hello":               {[][]byte{wire.Append(nil, wire.Hello, 0, nil)}, ""},
+		"frame for workers":          {[][]byte{started, wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 0))}, "protocol error: unexpected stop frame"},
+		"frame of an unknown kind":   {[][]byte{started, []byte("garbage garbage garbage")}, "protocol error: frame of unknown kind"},
+		"frame that is far too long": {[][]byte{started, slices.Repeat([]byte{0xff}, 7), {5}, make([]byte, 8)}, "protocol error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, PoolConfig{Workers: 1}, func(t *testing.T, s *sim) {
+				s.worker = script(c.frames...)
+				first := simCall.Go(t.Context(), s.pool, s.task(3, 0))
+				synctest.Wait()
+				second := simCall.Go(t.Context(), s.pool, s.task(4, 0))
+				out, err := first.Wait(t.Context())
+				switch {
+				case c.says == "= 5":
+					if out != 5 || err != nil {
+						t.Errorf("got %d, %v, want what the worker said", out, err)
+					}
+				case c.says == "":
+					if out != 9 || err != nil {
+						t.Errorf("got %d, %v, want the result of another worker", out, err)
+					}
+				case err == nil || !strings.Contains(err.Error(), c.says):
+					t.Errorf("got %v, want %q", err, c.says)
+				case strings.HasPrefix(c.says, "protocol error"):
+					if _, ok := errors.AsType[*CrashError](err); !ok {
+						t.Errorf("got %T, want a *CrashError", err)
+					}
+				}
+				synctest.Wait()
+				if len(s.started()) == 1 { // the worker has not given itself away, and knows no more frames
+					second.Cancel()
+					s.pool.Kill()
+					s.pool = NewPool(PoolConfig{})
+					return
+				}
+				if out, err := second.Wait(t.Context()); out != 16 || err != nil {
+					t.Errorf("the call behind: got %d, %v", out, err)
+				}
+			})
+		})
+	}
+}
+
+// TestHostileParent has a parent say what it must not: the worker ends.
+func TestHostileParent(t *testing.T) {
+	for name, frame := range map[string][]byte{
+		"hello":                   wire.Append(nil, wire.Hello, 0, nil),
+		"result":                  wire.Append(nil, wire.Result, 1, nil),
+		"recall without a number": wire.Append(nil, wire.Recall, 0, nil),
+		"cancel without a number": wire.Append(nil, wire.Cancel, 1, nil),
+		"stop without a number":   wire.Append(nil, wire.Stop, 0, nil),
+		"garbage":                 []byte("garbage garbage garbage"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				parent, worker := transport.Pipe()
+				defer parent.Close()
+				go parent.Send(frame)
+				if code, ok := serveSim(worker); ok {
+					t.Errorf("the worker takes it for an order to end with %d", code)
+				}
+				worker.Close()
+			})
+		})
+	}
+}
+
+// TestHarmlessParent has a parent speak of calls that are not there.
+func TestHarmlessParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		parent, worker := transport.Pipe()
+		go func() {
+			parent.Send(slices.Concat(
+				wire.Append(nil, wire.Cancel, 5, wire.AppendNumber(nil, 0)),
+				wire.Append(nil, wire.Recall, 0, wire.AppendNumber(nil, 1000)),
+				wire.Append(nil, wire.Call, 1, nil),
+				wire.Append(nil, wire.Call, 2, append(wire.AppendName(nil, "no such function"), 0x05)),
+			))
+			var kinds []string
+			for len(kinds) < 5 {
+				f, err := parent.Recv()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				kinds = append(kinds, fmt.Sprint(f.Kind, " ", f.ID))
+			}
+			if want := []string{"returned 0", "started 1", "failed 1", "started 2", "failed 2"}; !slices.Equal(kinds, want) {
+				t.Errorf("the worker says %v, want %v", kinds, want)
+			}
+			parent.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 3)))
+		}()
+		if code, ok := serveSim(worker); code != 3 || !ok {
+			t.Errorf("got %d, %t, want the order to end with 3", code, ok)
+		}
+		worker.Close()
+	})
+}

@@ -1,0 +1,8 @@
+//go:build linux && !race
+
+package multiproc_test
+
+const (
+	raceEnabled = false
+	outOfMemory = "out of memory"
+)

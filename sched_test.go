@@ -1,0 +1,248 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/transport"
+)
+
+// TestFirstComeFirstServed has one worker take calls in the order of their
+// submission, whichever way they come.
+func TestFirstComeFirstServed(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1}, func(t *testing.T, s *sim) {
+		var futures []*Future[int]
+		var want []int
+		for i := range 30 {
+			takes := time.Duration(i%4) * time.Millisecond
+			futures = append(futures, simCall.Go(t.Context(), s.pool, s.task(i, takes)))
+			want = append(want, i)
+			synctest.Wait() // Go does not say in which order concurrent calls of it come
+		}
+		for i, fut := range futures {
+			if out, err := fut.Wait(t.Context()); out != i*i || err != nil {
+				t.Errorf("call %d: got %d, %v", i, out, err)
+			}
+		}
+		if got := s.begun(); !slices.Equal(got, want) {
+			t.Errorf("calls began in the order %v", got)
+		}
+	})
+}
+
+// TestSlowCall has a slow call before fast ones, once their function is known to be
+// fast and many of them are handed out at a time: they go to the other worker.
+func TestSlowCall(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 2}, func(t *testing.T, s *sim) {
+		const n, slow = 2000, time.Hour
+		if _, err := simCall.Map(t.Context(), s.pool, s.tasks(500, 10*time.Microsecond)); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int{0, 1, n / 2, n - 1} {
+			tasks := s.tasks(n, 10*time.Microsecond)
+			tasks[at].Time = slow
+			began := time.Now()
+			var last time.Duration
+			got := 0
+			for r := range simCall.StreamUnordered(t.Context(), s.pool, slices.Values(tasks), WithWindow(n)) {
+				if r.Err != nil || r.Value != r.Index*r.Index {
+					t.Fatalf("item %d: got %d, %v", r.Index, r.Value, r.Err)
+				}
+				if got++; got < n {
+					last = time.Since(began)
+				}
+			}
+			if got != n {
+				t.Errorf("%d results", got)
+			}
+			// One worker alone takes 20 ms for them.
+			if last > 50*time.Millisecond {
+				t.Errorf("slow call at %d: the fast ones took %v", at, last)
+			}
+		}
+	})
+}
+
+// TestSlowCallInBatch is TestSlowCall with batches that the caller has fixed.
+func TestSlowCallInBatch(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 2}, func(t *testing.T, s *sim) {
+		const n = 100
+		tasks := s.tasks(n, time.Millisecond)
+		tasks[0].Time = time.Hour
+		var last time.Duration
+		got := 0
+		began := time.Now()
+		for r := range simCall.StreamUnordered(t.Context(), s.pool, slices.Values(tasks), WithBatch(n/2), WithWindow(n)) {
+			if r.Err != nil {
+				t.Error(r.Err)
+			}
+			if got++; got < n {
+				last = time.Since(began)
+			}
+		}
+		if last > 150*time.Millisecond {
+			t.Errorf("the fast ones took %v", last)
+		}
+	})
+}
+
+// TestWorkIsShared has many calls of unknown length spread over all workers.
+func TestWorkIsShared(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 4}, func(t *testing.T, s *sim) {
+		const n, each = 400, 100 * time.Millisecond
+		began := time.Now()
+		if _, err := simCall.Map(t.Context(), s.pool, s.tasks(n, each)); err != nil {
+			t.Fatal(err)
+		}
+		if took, ideal := time.Since(began), n*each/4; took > ideal+ideal/50 {
+			t.Errorf("it took %v, at best %v", took, ideal)
+		}
+		if got := len(s.started()); got != 4 {
+			t.Errorf("%d workers were started", got)
+		}
+	})
+}
+
+// TestKillGrace has a call go on when its context ends: its worker is killed when the
+// time is up, not earlier and not later.
+func TestKillGrace(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1, KillGrace: 7 * time.Second}, func(t *testing.T, s *sim) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		deaf := s.task(1, time.Hour)
+		deaf.Deaf = true
+		if _, err := simCall.Call(ctx, s.pool, deaf); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		if at := time.Since(s.began); at != 3*time.Second {
+			t.Errorf("the caller is told after %v", at)
+		}
+		if out, err := simCall.Call(t.Context(), s.pool, s.task(2, 0)); out != 4 || err != nil {
+			t.Errorf("got %d, %v", out, err)
+		}
+		if starts := s.started(); len(starts) != 2 || starts[1] != 10*time.Second {
+			t.Errorf("workers were started at %v", starts)
+		}
+	})
+}
+
+// TestCancelFrozen ends the context of a call that a frozen worker was handed and has
+// not begun. The worker is replaced after KillGrace, or the next call would never run.
+func TestCancelFrozen(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1, KillGrace: 5 * time.Second}, func(t *testing.T, s *sim) {
+		s.worker = func(n int, conn transport.Conn) {
+			if sayHello(conn) != nil {
+				return
+			}
+			if n == 1 {
+				silent(n, conn)
+			} else {
+				serveSim(conn)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := simCall.Call(ctx, s.pool, s.task(1, 0)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if out, err := simCall.Call(ctx, s.pool, s.task(2, 0)); out != 4 || err != nil {
+			t.Errorf("the next call: got %d, %v", out, err)
+		}
+		if starts := s.started(); len(starts) != 2 || starts[1] < 6*time.Second || starts[1] > 8*time.Second {
+			t.Errorf("workers were started at %v", starts)
+		}
+	})
+}
+
+// TestWindow has a consumer take its time: no more inputs are pulled than the window
+// has room for, and all that there is room for.
+func TestWindow(t *testing.T) {
+	for _, window := range []int{1, 2, 3, 10, 100} {
+		simulate(t, PoolConfig{Workers: 2}, func(t *testing.T, s *sim) {
+			pulled, taken := 0, 0
+			in := func(yield func(simTask) bool) {
+				for pulled = 1; yield(s.task(pulled-1, time.Millisecond)); pulled++ {
+				}
+			}
+			for _, err := range simCall.Stream(t.Context(), s.pool, in, WithWindow(window)) {
+				if err != nil {
+					t.Error(err)
+				}
+				taken++
+				time.Sleep(time.Minute) // sleep: the clock is that of synctest
+				synctest.Wait()
+				// A quarter of the window is refilled at a time.
+				if ahead := pulled - taken; ahead > window || ahead < window*3/4 {
+					t.Errorf("%d inputs are pulled ahead, the window has %d", ahead, window)
+				}
+				if taken == 300 {
+					break
+				}
+			}
+			synctest.Wait()
+			if n := len(s.begun()); n > taken+window {
+				t.Errorf("%d calls have begun, %d results were taken", n, taken)
+			}
+		})
+	}
+}
+
+// TestLeaveStream leaves a stream while calls run and wait: those that run see the end
+// of their context, those that wait never run, and the workers are free at once.
+func TestLeaveStream(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 2, KillGrace: time.Hour}, func(t *testing.T, s *sim) {
+		in := func(yield func(simTask) bool) {
+			for i := 0; yield(s.task(i, time.Duration(i)*time.Minute)); i++ {
+			}
+		}
+		for _, err := range simCall.Stream(t.Context(), s.pool, in, WithWindow(50)) {
+			if err != nil {
+				t.Error(err)
+			}
+			break // after the first, which takes no time
+		}
+		if out, err := simCall.Call(t.Context(), s.pool, s.task(7, 0)); out != 49 || err != nil {
+			t.Errorf("got %d, %v", out, err)
+		}
+		if took := time.Since(s.began); took > time.Second {
+			t.Errorf("the workers were busy for %v", took)
+		}
+		if n := len(s.begun()); n > 5 {
+			t.Errorf("%d calls have begun", n)
+		}
+	})
+}
+
+// TestCloseGrace has Close wait as long as calls end, and no longer.
+func TestCloseGrace(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1, KillGrace: 10 * time.Second}, func(t *testing.T, s *sim) {
+		var futures []*Future[int]
+		for i := range 10 { // each in time, all together not
+			futures = append(futures, simCall.Go(t.Context(), s.pool, s.task(i, 8*time.Second)))
+		}
+		stuck := simCall.Go(t.Context(), s.pool, s.task(11, time.Hour))
+		synctest.Wait()
+		if err := s.pool.Close(); err == nil || !strings.Contains(err.Error(), "no call ended for 10s; 1 running and 0 waiting calls were given up") {
+			t.Errorf("Close: %v", err)
+		}
+		for i, fut := range futures {
+			if out, err := fut.Wait(t.Context()); out != i*i || err != nil {
+				t.Errorf("call %d: got %d, %v", i, out, err)
+			}
+		}
+		if _, err := stuck.Wait(t.Context()); err == nil {
+			t.Error("the call that hangs is answered")
+		}
+		if took := time.Since(s.began); took < 90*time.Second || took > 101*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		s.pool = NewPool(PoolConfig{}) // the one to be closed at the end
+	})
+}
