@@ -27,8 +27,8 @@ var (
 	// between processes.
 	ErrEncoding = errors.New("value cannot be carried between processes")
 
-	// ErrTooDeep is the error of starting workers in a worker of a worker of a …,
-	// eight deep.
+	// ErrTooDeep is the error of starting workers that would be nested more than eight
+	// deep.
 	ErrTooDeep = errors.New("workers are nested too deeply")
 )
 
@@ -94,13 +94,12 @@ func (e *PanicError) Error() string { return e.CallInfo.String() + ": panic: " +
 func (e *PanicError) Unwrap() []error { return e.wrapped }
 
 // CrashError is the death of a worker process while it ran the call: killed by a
-// signal, ended by os.Exit or a fatal error of the Go runtime, out of memory, or
-// started in vain.
+// signal, ended by os.Exit or a fatal error of the Go runtime, or out of memory.
 type CrashError struct {
 	CallInfo
-	Signal      syscall.Signal // that ended the process, or 0
+	Signal      syscall.Signal // that ended the process, or 0; a SIGSEGV in C shows as exit code 2 and in Reason, as the Go runtime reports it
 	ExitCode    int            // exit code, or -1 where a signal ended the process
-	OutOfMemory bool           // the process said that it ran out of memory
+	OutOfMemory bool           // the process said that it ran out of memory; a kill by the kernel for that is not recognised
 	Reason      string         // why, in a line: of the Go runtime ("fatal error: …") or of multiproc
 	Stderr      string         // the last lines that the worker wrote to standard error, at most 8 KiB
 }

@@ -10,7 +10,8 @@ import "context"
 // The interface is also what another executor of this module implements. It is handed calls in
 // batches and pulls their arguments when it has room, so that a million small calls
 // cost neither a goroutine nor an allocation each, and calls may take minutes, run
-// on other machines, or be sent twice: see [Batch].
+// on other machines, or be sent twice: see [Batch]. Threads, Processes and Pool run a
+// call at most once.
 //
 // All methods may be called from several goroutines at once.
 type Executor interface {

@@ -51,7 +51,8 @@ var registry = struct {
 // give it another variable, set in main before Init.
 //
 // The context that the function gets ends when nobody waits for the result any
-// more; it carries no values of the caller's. Nothing else of the caller's process
+// more. In another process that is all: the values and the deadline of the caller's
+// context are not there (on Threads they are). Nothing else of the caller's process
 // is there either: package variables have the values that the program's start gave
 // them.
 //
@@ -59,7 +60,9 @@ var registry = struct {
 // functions, channels, complex numbers and interfaces other than any are refused;
 // a type may take matters into its own hands with MarshalBinary and UnmarshalBinary
 // (or the CBOR or Text pair). An any may hold nil, a bool, a number, a string,
-// []byte, time.Time, []any and map[string]any; integers in it arrive as int64.
+// []byte, time.Time, []any and map[string]any; integers in it arrive as int64. A
+// time.Time arrives with its instant and offset, without the name of its zone; nil
+// and empty slices and maps stay apart.
 //
 // Register panics, as regexp.MustCompile does, when the name is empty, longer than
 // 255 bytes or taken, the function is nil, a type is refused, or Init was called

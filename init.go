@@ -38,7 +38,8 @@ var initialized atomic.Bool
 // to be a worker it serves calls and never returns; in any other it does nothing
 // but note that it was called. It must be called before worker processes are used,
 // and should be the first statement of main, because whatever comes before it runs
-// in every worker too:
+// in every worker too. A worker has no command-line arguments and nothing on standard
+// input; what a call needs comes in its argument or by [PoolConfig].Setup:
 //
 //	func main() {
 //		multiproc.Init()

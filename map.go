@@ -17,8 +17,8 @@ var errFirstFailed = errors.New("another call of the Map failed")
 // returns the first error in the order of the inputs together with all results
 // before it, once no call of this Map runs any more. When ctx ends, Map returns its
 // cause and the results up to the first one that is missing at once, and leaves it
-// to the executor to end what runs. With [CollectErrors] every call is run, and the
-// results are complete but for those of the failed calls, which are zero.
+// to the executor to end what runs. With [CollectErrors] every call is run; a call
+// that failed, or had not ended when ctx did, has an error and a zero result.
 //
 // The inputs must not be changed before Map returns. (On Threads the function gets
 // what they point to, and may use that for as long as it runs.)
@@ -125,18 +125,17 @@ func (m *mapJob[Out]) wanted(i int) bool {
 func (m *mapJob[Out]) abandon(err func(i int) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	first := true
 	for i, done := range m.done {
-		if !done {
-			m.done[i] = true
-			// Each call has an error of its own, but nobody wants to read a million
-			// times that the time is up.
-			if i < m.limit && first {
-				m.fail(i, err(i))
-				if first = false; !m.collect {
-					m.limit = i
-				}
-			}
+		if done {
+			continue
+		}
+		m.done[i] = true
+		switch {
+		case m.collect:
+			m.fail(i, err(i))
+		case i < m.limit:
+			m.fail(i, err(i))
+			m.limit = i // the first one: what comes after it is beyond the limit
 		}
 	}
 }

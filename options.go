@@ -27,8 +27,10 @@ type collectErrors struct{}
 func (collectErrors) applyMap(o *options) { o.collect = true }
 
 // WithBatch fixes how many calls a worker is handed at a time. Without it the
-// executor measures how long the calls of a function take and hands out a few
-// milliseconds' worth. It makes no difference on Threads. n below 1 is an error.
+// executor measures how long the calls of a function take and hands out about ten
+// milliseconds' worth. Threads and Processes hand out one at a time all the same. The
+// window of a stream becomes at least 2n, unless WithWindow fixes it. n below 1 is an
+// error.
 func WithBatch(n int) BatchOption { return BatchOption(n) }
 
 // BatchOption is the result of [WithBatch].

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // noisy is the MAD, in parts of the median, above which a row is called noisy.
@@ -19,7 +20,7 @@ const fewRuns = 3
 func (r *Report) Warnings() []string {
 	var all []string
 	for _, warn := range []func(*Report) []string{
-		warnInterrupted, warnUncompared, warnFewCPUs, warnSaturated, warnFewRuns, warnNoise, warnAlike,
+		warnInterrupted, warnUncompared, warnShort, warnFewCPUs, warnSaturated, warnFewRuns, warnNoise, warnAlike,
 		warnSuperlinear, warnOnePoint,
 	} {
 		all = append(all, warn(r)...)
@@ -32,6 +33,21 @@ func warnInterrupted(r *Report) []string {
 		return nil
 	}
 	return []string{"the measurement was interrupted: runs are missing, maybe whole cases"}
+}
+
+// tooShort is a time in which not even a process starts, so that what is measured
+// beside it is what the kinds of parallelism cost, not what they gain.
+const tooShort = time.Millisecond
+
+// warnShort names the baselines that took next to no time.
+func warnShort(r *Report) []string {
+	var out []string
+	for _, row := range r.Rows {
+		if row.Kind == row.Baseline && row.Workers == 1 && row.Real > 0 && row.Real < tooShort {
+			out = append(out, fmt.Sprintf("%s took %v, less than the start of a process: choose a larger size", row.Kind, row.Real))
+		}
+	}
+	return out
 }
 
 // warnUncompared names the kinds that have a row without a speed-up.

@@ -17,6 +17,11 @@ func TestWarnings(t *testing.T) {
 	}{
 		{name: "none", rows: calm},
 		{
+			name: "too short",
+			rows: []Row{row(Sequential, 1, 0.04, 0.04, 0.04), row("pool", 2, 0.6, 0.6, 0.6), row("pool", 4, 0.5, 0.5, 0.5)},
+			want: []string{"sequential took 40µs, less than the start of a process: choose a larger size"},
+		},
+		{
 			name: "interrupted", rows: calm, change: func(r *Report) { r.Interrupted = true },
 			want: []string{"the measurement was interrupted: runs are missing, maybe whole cases"},
 		},
