@@ -4,7 +4,7 @@ import "context"
 
 // Processes runs each call in a process of its own, a number of them at a time:
 // nothing that a call leaves behind, in memory or elsewhere in its process, meets
-// another call. Each call costs the start of a process, one or a few milliseconds.
+// another call. Each call costs the start of a process, a few milliseconds.
 //
 // [Func.Start] does the same for a single call and gives a handle on the process.
 type Processes struct{ pool Pool }
