@@ -171,8 +171,8 @@ func TestKillUnused(t *testing.T) {
 // TestCloseInTheMidst closes executors at any moment of a Map's life.
 func TestCloseInTheMidst(t *testing.T) {
 	t.Parallel()
-	const n = 30
-	for round := 0; round < n; round += 4 {
+	const n = 20
+	for round := 0; round < n; round += 5 {
 		for name, ex := range both(multiproc.PoolConfig{Workers: 2, KillGrace: 10 * time.Second}) {
 			started := make(chan struct{})
 			mapped := make(chan error, 1)

@@ -7,6 +7,17 @@ import (
 	"time"
 )
 
+// giveUp answers calls with ErrClosed, all of them before it ends their contexts, so
+// that none is quick enough to say of itself that it was cancelled.
+func giveUp(refs []ref) {
+	for _, r := range refs {
+		r.e.b.Fail(r.i, 0, ErrClosed)
+	}
+	for _, r := range refs {
+		r.e.cancel(ErrClosed)
+	}
+}
+
 // errStalled is why Close stops waiting.
 var errStalled = errors.New("no call ended in time")
 

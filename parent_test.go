@@ -155,3 +155,30 @@ func TestParentHangsOn(t *testing.T) {
 		return len(proctest.Group(p.workers[0]))+len(proctest.Group(p.workers[1])) == 0
 	})
 }
+
+// host makes the call in a pool of its own.
+var host = multiproc.Register("host", func(ctx context.Context, task proctest.Task) (int, error) {
+	pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 1})
+	defer pool.Close()
+	return proctest.Do.Call(ctx, pool, task)
+})
+
+// TestNestedParentDies kills a worker that has a worker: both are gone.
+func TestNestedParentDies(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"hang", "spin", "signal 19"} {
+		pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 1})
+		defer pool.Close()
+		pid := pidOf(t, pool)
+		gate := proctest.NewGate(t)
+		fut := host.Go(proctest.Within(t), pool, proctest.Task{Gate: gate.Path, End: end})
+		v := gate.Next()
+		v.Release()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		_, err := fut.Wait(proctest.Within(t))
+		proctest.Want(t, "process of the crash", proctest.CrashOf(t, err, -1).PID, pid)
+		proctest.Eventually(t, time.Second, "the worker's worker is gone", func() bool { return len(proctest.Group(v.PID)) == 0 })
+	}
+}

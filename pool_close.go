@@ -52,10 +52,7 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 		}
 		p.mu.Unlock()
 		if cause != nil {
-			for _, r := range slices.Concat(running, queued) {
-				r.e.b.Fail(r.i, 0, ErrClosed)
-				r.e.cancel(ErrClosed)
-			}
+			giveUp(slices.Concat(running, queued))
 			p.answer(queued, func(ref) {})
 		}
 		p.dismiss(cause)

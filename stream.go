@@ -238,6 +238,9 @@ func (s *stream[In, Out]) take() (r Result[Out], ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
+		if s.err == nil && s.ctx.Err() != nil { // whoever is to say so may come late
+			s.err = fmt.Errorf("%s: %w", s.f.name, canceled(s.ctx))
+		}
 		if s.err != nil {
 			return r, false
 		}

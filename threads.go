@@ -203,10 +203,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 			}
 		}
 		t.mu.Unlock()
-		for _, r := range append(running, queued...) {
-			r.e.b.Fail(r.i, 0, ErrClosed)
-			r.e.cancel(ErrClosed)
-		}
+		giveUp(append(running, queued...))
 		t.fail(queued)
 		switch {
 		case cause == nil:

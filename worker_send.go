@@ -7,9 +7,10 @@ import (
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
-// cancel ends the calls of e that the worker has. p.mu is held.
+// cancel ends the calls of e that the worker has: the last ones first, so that the end
+// of the one that runs does not let another begin. p.mu is held.
 func (w *worker) cancel(e *entry) {
-	for i := range w.flight {
+	for i := len(w.flight) - 1; i >= 0; i-- {
 		f, id := &w.flight[i], w.first+uint64(i)
 		if f.e != e || f.answered || !f.cancelled.IsZero() {
 			continue

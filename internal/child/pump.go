@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,8 @@ type pump struct {
 	r    *os.File
 	w    io.Writer // may be nil
 	done chan struct{}
+
+	copied atomic.Int64 // bytes so far
 
 	mu     sync.Mutex
 	tail   tail
@@ -38,6 +41,7 @@ func (p *pump) run() {
 	for {
 		line, err := lines.ReadSlice('\n')
 		if len(line) > 0 {
+			p.copied.Add(int64(len(line)))
 			p.remember(line)
 			if err == io.EOF {
 				line = append(bytes.Clone(line), '\n') // the next writer begins a line
@@ -70,24 +74,36 @@ func (p *pump) last() (tail, reason string) {
 	return p.tail.String(), p.reason
 }
 
-// stop waits until everything has been copied by all of them, but not long: a process
-// that left the group may hold a pipe open, and a writer may be stuck.
+// stop waits until everything has been copied by all of them, as long as something is
+// copied: a process that left the group may hold a pipe open, and a writer may be stuck.
 func stop(pumps ...*pump) {
-	stuck := time.NewTimer(2 * pumpTimeout)
-	defer stuck.Stop()
+	tick := time.NewTicker(pumpTimeout)
+	defer tick.Stop()
+	before := int64(-1)
 	for _, p := range pumps {
-		p.r.SetReadDeadline(time.Now().Add(pumpTimeout))
-	}
-	for _, p := range pumps {
-		select {
-		case <-p.done:
-		case <-stuck.C:
-			return
+		for stopped := false; !stopped; {
+			select {
+			case <-p.done:
+				stopped = true
+			case <-tick.C:
+				now := int64(0)
+				for _, p := range pumps {
+					now += p.copied.Load()
+				}
+				if now == before {
+					for _, p := range pumps {
+						p.r.SetReadDeadline(time.Now()) // run ends, unless its writer is stuck
+					}
+					return
+				}
+				before = now
+			}
 		}
 	}
 }
 
-// pumpTimeout is how long the output of a child that has ended is waited for.
+// pumpTimeout is how long the output of a child that has ended is waited for without
+// any coming.
 const pumpTimeout = 500 * time.Millisecond
 
 // reason is how the Go runtime begins the line that says why it ends the process.

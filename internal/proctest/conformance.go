@@ -73,6 +73,15 @@ func (s Subject) start(t testing.TB, o Options) multiproc.Executor {
 	return ex
 }
 
+// some returns how many of n calls are enough of a test: fewer where each of them
+// costs a process.
+func (s Subject) some(n int) int {
+	if s.Reuses {
+		return n
+	}
+	return max(n/4, 6)
+}
+
 // Within returns a context that ends when the test should have ended long ago.
 func Within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)

@@ -48,7 +48,7 @@ func shutdownBacklog(t *testing.T, s Subject) {
 }
 
 func closeDrains(t *testing.T, s Subject) {
-	const n = 40
+	n := s.some(40)
 	ex, gate := s.Open(Options{Workers: 2}), NewGate(t)
 	tasks := Tasks(n, Task{Log: LogFile(t)})
 	tasks[0].Gate = gate.Path

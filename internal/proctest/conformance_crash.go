@@ -41,7 +41,8 @@ func CrashOf(t testing.TB, err error, item int) *multiproc.CrashError {
 }
 
 func killed(t *testing.T, s Subject) {
-	const n, k = 20, 7
+	const k = 5
+	n := s.some(24)
 	ex, gate := s.start(t, Options{Workers: 2}), NewGate(t)
 	tasks := Tasks(n, Task{Log: LogFile(t)})
 	tasks[k].Gate = gate.Path

@@ -21,7 +21,7 @@ var mapCases = []behaviour{
 }
 
 func mapBatches(t *testing.T, s Subject) {
-	const n = 40
+	n := s.some(40)
 	ex := s.start(t, Options{Workers: 2})
 	for _, batch := range []int{1, 6, 40, 50} {
 		out, err := Square.Map(Within(t), ex, Numbers(n), multiproc.WithBatch(batch))
@@ -53,8 +53,8 @@ func emptyInput(t *testing.T, s Subject) {
 
 func mapError(t *testing.T, s Subject) {
 	ex, ctx := s.start(t, Options{Workers: 2}), Within(t)
-	const n = 12
-	for _, k := range []int{0, 1, 5, n - 1} {
+	n := s.some(12)
+	for _, k := range []int{0, 1, n - 1} {
 		tasks := Tasks(n, Task{})
 		tasks[k].End = "error"
 		tasks[n-1].End = "error" // a later failure does not hide the first one
@@ -68,14 +68,14 @@ func mapError(t *testing.T, s Subject) {
 		}
 	}
 	tasks := Tasks(n, Task{})
-	tasks[3].End, tasks[7].End = "error", "panic"
+	tasks[3].End, tasks[5].End = "error", "panic"
 	out, err := Do.Map(ctx, ex, tasks, multiproc.CollectErrors())
 	right := Squares(n)
-	right[3], right[7] = 0, 0
+	right[3], right[5] = 0, 0
 	Want(t, "results with CollectErrors", out, right)
 	WantErr(t, err, ErrTask)
-	if e, ok := errors.AsType[*multiproc.PanicError](err); !ok || e.Index != 7 {
-		t.Errorf("got error %v, want the panic of item 7 in it", err)
+	if e, ok := errors.AsType[*multiproc.PanicError](err); !ok || e.Index != 5 {
+		t.Errorf("got error %v, want the panic of item 5 in it", err)
 	}
 }
 
@@ -145,7 +145,8 @@ func mapTimeoutDrops(t *testing.T, s Subject) {
 }
 
 func saturation(t *testing.T, s Subject) {
-	const workers, calls = 3, 15 * 3
+	const workers = 3
+	calls := s.some(15 * workers)
 	ex, gate := s.start(t, Options{Workers: workers}), NewGate(t)
 	ended := make(chan error, 1)
 	go func() {

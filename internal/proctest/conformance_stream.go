@@ -182,11 +182,7 @@ func streamLeft(t *testing.T, s Subject) {
 
 func streamLeftOften(t *testing.T, s Subject) {
 	ex := s.start(t, Options{Workers: 2})
-	rounds := 20
-	if !s.Reuses {
-		rounds = 5
-	}
-	for round := range rounds {
+	for round := range s.some(12) {
 		n, left := 0, false
 		forever := func(yield func(int) bool) {
 			defer func() { left = true }()
@@ -223,7 +219,7 @@ func streamWindow(t *testing.T, s Subject) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if taken.Add(1) == 12 {
+			if int(taken.Add(1)) == s.some(20) {
 				break
 			}
 		}

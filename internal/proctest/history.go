@@ -25,7 +25,7 @@ func Histories(t *testing.T, subjects ...Subject) {
 		steps := rapid.SliceOfN(rapid.Custom(drawStep), 1, 6).Draw(rt, "steps")
 		checks++
 		for i, s := range subjects {
-			if !s.Reuses && checks%10 != 1 {
+			if !s.Reuses && checks%20 != 1 {
 				continue // a process for each call takes its time
 			}
 			for n, step := range steps {
