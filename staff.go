@@ -73,6 +73,9 @@ const (
 // failed notes that a worker has ended without ending a call, and returns the calls
 // that are to fail for it. p.mu is held.
 func (p *Pool) failed(err error) []ref {
+	if time.Now().Before(p.notUntil) {
+		return nil // one of several that were started together: they count once
+	}
 	p.failures++
 	p.notUntil = time.Now().Add(min(firstPause<<min(p.failures-1, 10), lastPause))
 	if p.failures < maxFailures {
