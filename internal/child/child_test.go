@@ -23,12 +23,16 @@ const roleVar = "CHILD_TEST_ROLE"
 // say tells the test through descriptor 3 that the child has come so far.
 func say(format string, args ...any) { fmt.Fprintf(os.NewFile(3, "test"), format+"\n", args...) }
 
+// wait waits for the end. An empty select would not do: the runtime ends a program
+// that waits for nothing.
+func wait() { <-time.After(time.Hour) }
+
 // busy is written by a child that computes.
 var busy int
 
 var roles = map[string]func(){
 	"exit":  func() { os.Exit(7) },
-	"wait":  func() { say("here"); select {} },
+	"wait":  func() { say("here"); wait() },
 	"close": func() { os.NewFile(3, "test").Close(); os.Exit(9) },
 	"armed loop": func() {
 		if err := Arm(4); err != nil {
@@ -48,7 +52,7 @@ var roles = map[string]func(){
 		cmd := exec.Command("sleep", "1000")
 		cmd.Start()
 		say("%d", cmd.Process.Pid)
-		select {}
+		wait()
 	},
 	"grandchild": func() {
 		cmd := exec.Command("sleep", "1000")
