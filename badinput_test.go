@@ -181,7 +181,7 @@ func TestRegisterPanics(t *testing.T) {
 		{"func", reg(func(fine, func()) (int, error) { return 0, nil }), "argument: func(): a func() means nothing in another process; leave it out of the type or tag the field `cbor:\"-\"`"},
 		{"chan", reg(func(fine, int) (withChan, error) { return withChan{}, nil }), "result: multiproc_test.withChan.Jobs: a chan int means nothing in another process; leave it out of the type or tag the field `cbor:\"-\"`"},
 		{"unexported", reg(func(fine, holder) (int, error) { return hidden{}.secret, nil }), "argument: multiproc_test.holder.In.secret: an unexported field would be lost on the way; export it, tag it `cbor:\"-\"`, or give multiproc_test.hidden MarshalBinary and UnmarshalBinary methods"},
-		{"interface", reg(func(fine, error) (int, error) { return 0, nil }), "argument: error: the receiver cannot know which type to make of a error; use a concrete type"},
+		{"interface", reg(func(fine, error) (int, error) { return 0, nil }), "argument: error: the receiver cannot know which type to make of error; use a concrete type"},
 		{"complex", reg(func(fine, complex128) (int, error) { return 0, nil }), "argument: complex128: CBOR has no complex numbers; send two floats"},
 		{"square", reg(func(fine, int) (int, error) { return 0, nil }), "the name is taken by the function registered at ROLES"},
 		{"late", reg(func(fine, int) (int, error) { return 0, nil }), late},

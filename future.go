@@ -47,19 +47,27 @@ func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out]
 // returns the cause of that at once, and the call goes on.
 func (fut *Future[Out]) Wait(ctx context.Context) (Out, error) {
 	var zero Out
+	if err := await(ctx, fut.done); err != nil {
+		return zero, &located{fut.info, err}
+	}
+	return fut.out, fut.err
+}
+
+// await waits for done, which counts also when ctx has ended by then.
+func await(ctx context.Context, done <-chan struct{}) error {
 	if ctx == nil {
-		return zero, &located{fut.info, errors.New("the context is nil; pass context.Background()")}
+		return errors.New("the context is nil; pass context.Background()")
 	}
 	select {
-	case <-fut.done:
-		return fut.out, fut.err
+	case <-done:
+		return nil
 	default:
 	}
 	select {
-	case <-fut.done:
-		return fut.out, fut.err
+	case <-done:
+		return nil
 	case <-ctx.Done():
-		return zero, &located{fut.info, canceled(ctx)}
+		return canceled(ctx)
 	}
 }
 

@@ -243,20 +243,10 @@ func (p *Process[Out]) cancel(ctx context.Context) {
 // *CrashError, also when this program did it.
 func (p *Process[Out]) Wait(ctx context.Context) (Out, error) {
 	var zero Out
-	if ctx == nil {
-		return zero, &located{p.info, errors.New("the context is nil; pass context.Background()")}
+	if err := await(ctx, p.done); err != nil {
+		return zero, &located{p.info, err}
 	}
-	select {
-	case <-p.done:
-		return p.out, p.err
-	default:
-	}
-	select {
-	case <-p.done:
-		return p.out, p.err
-	case <-ctx.Done():
-		return zero, &located{p.info, canceled(ctx)}
-	}
+	return p.out, p.err
 }
 
 // Done returns a channel that is closed when the process has ended.

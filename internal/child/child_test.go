@@ -90,9 +90,18 @@ func TestMain(m *testing.M) {
 	w.Close()
 	before := descriptors()
 	code := m.Run()
-	if after := descriptors(); code == 0 && after > before {
-		fmt.Printf("%d descriptors before the tests, %d after\n", before, after)
-		code = 1
+	// What Reap has given up on, a pipe or a pidfd, is closed by its own goroutine.
+	poll, deadline := time.NewTicker(10*time.Millisecond), time.After(5*time.Second)
+	for late := false; code == 0 && descriptors() > before; {
+		if late {
+			fmt.Printf("%d descriptors before the tests, after:\n%s\n", before, strings.Join(targets(), "\n"))
+			code = 1
+		}
+		select {
+		case <-poll.C:
+		case <-deadline:
+			late = true
+		}
 	}
 	var ws syscall.WaitStatus
 	if pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil); err != syscall.ECHILD {
@@ -108,6 +117,17 @@ func descriptors() int {
 		panic(err)
 	}
 	return len(fds)
+}
+
+// targets returns what the descriptors refer to.
+func targets() (names []string) {
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, fd := range fds {
+		if name, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // start starts the role; the reader has what it says.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -97,17 +98,22 @@ func (g *Gate) Next() *Visitor {
 	case v := <-g.arrivals:
 		return v
 	case <-time.After(Patience):
-		g.t.Error("no call came to the gate")
+		stacks := make([]byte, 1<<20)
+		g.t.Errorf("no call came to the gate; the goroutines are:\n%s", stacks[:runtime.Stack(stacks, true)])
 		return &Visitor{}
 	}
 }
 
-// Visitors waits for n calls to arrive and returns them by their numbers.
+// Visitors waits for n calls to arrive and returns them by their numbers. It ends the
+// test if they do not come.
 func (g *Gate) Visitors(n int) map[int]*Visitor {
 	g.t.Helper()
 	at := map[int]*Visitor{}
 	for range n {
 		v := g.Next()
+		if v.conn == nil {
+			g.t.FailNow()
+		}
 		at[v.X] = v
 	}
 	return at

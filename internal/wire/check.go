@@ -63,7 +63,7 @@ func (c *checker) check(t reflect.Type, path string) (open bool, err error) {
 		return false, fmt.Errorf("%s: CBOR has no complex numbers; send two floats", path)
 	case reflect.Interface:
 		if t.NumMethod() > 0 {
-			return false, fmt.Errorf("%s: the receiver cannot know which type to make of a %s; use a concrete type", path, t)
+			return false, fmt.Errorf("%s: the receiver cannot know which type to make of %s; use a concrete type", path, t)
 		}
 		c.open[sliceOfAny], c.open[mapOfAny], c.open[reflect.TypeFor[any]()] = nil, nil, nil
 		return true, nil
