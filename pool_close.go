@@ -52,7 +52,7 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 		}
 		p.mu.Unlock()
 		if cause != nil {
-			giveUp(slices.Concat(running, queued))
+			giveUp(slices.Concat(running, queued), p.cancelAll)
 			p.answer(queued, func(ref) {})
 		}
 		p.dismiss(cause)
@@ -64,6 +64,15 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 		}
 		return fmt.Errorf("multiproc: shutdown: %w", cause)
 	})
+}
+
+// cancelAll cancels all calls that workers have.
+func (p *Pool) cancelAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for w := range p.workers {
+		w.cancelIf(func(*flying) bool { return true })
+	}
 }
 
 // dismiss ends all workers and waits until they are gone: at once when they have

@@ -203,7 +203,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 			}
 		}
 		t.mu.Unlock()
-		giveUp(append(running, queued...))
+		giveUp(append(running, queued...), func() {})
 		t.fail(queued)
 		switch {
 		case cause == nil:

@@ -132,5 +132,6 @@ func (w *worker) onReturned(m wire.Frame) error {
 	}
 	w.p.queue.unpop(back)
 	w.p.staff()
+	w.p.rebalance() // it may have got more calls in the meantime, which could not be asked back
 	return nil
 }

@@ -9,10 +9,12 @@ import (
 
 // cancel ends the calls of e that the worker has: the last ones first, so that the end
 // of the one that runs does not let another begin. p.mu is held.
-func (w *worker) cancel(e *entry) {
+func (w *worker) cancel(e *entry) { w.cancelIf(func(f *flying) bool { return f.e == e }) }
+
+func (w *worker) cancelIf(wanted func(*flying) bool) {
 	for i := len(w.flight) - 1; i >= 0; i-- {
 		f, id := &w.flight[i], w.first+uint64(i)
-		if f.e != e || f.answered || !f.cancelled.IsZero() {
+		if !wanted(f) || f.answered || !f.cancelled.IsZero() {
 			continue
 		}
 		f.cancelled = time.Now()
