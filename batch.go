@@ -29,15 +29,15 @@ type Batch struct {
 	name  string
 	n     int
 	size  int // calls to hand to a worker at a time; 0: the executor decides
-	calls calls
+	calls batchCalls
 }
 
-// calls is what a batch knows about its calls beyond their number. Its one
+// batchCalls is what a batch knows about its calls beyond their number. Its one
 // implementation knows their types.
-type calls interface {
-	appendArg(dst []byte, i int) ([]byte, error)
+type batchCalls interface {
+	appendArgs(dst []byte, i, n, limit int) (out []byte, took int, err error)
 	run(ctx context.Context, i int)
-	settle(i int, pid int, result []byte)
+	settle(i int, pid int, results [][]byte)
 	fail(i int, err error)
 	wanted(i int) bool
 	info(i int, pid int) CallInfo
@@ -63,18 +63,24 @@ func (b *Batch) Wanted(i int) bool { return b.calls.wanted(i) }
 // Info returns the name and index by which the caller knows call i.
 func (b *Batch) Info(i int, pid int) CallInfo { return b.calls.info(i, pid) }
 
-// AppendArg appends the encoded argument of call i to dst. The error, which leaves
-// dst as it was, is the caller's mistake and the answer to give with Fail.
-func (b *Batch) AppendArg(dst []byte, i int) ([]byte, error) { return b.calls.appendArg(dst, i) }
+// AppendArgs appends the arguments of the n calls from i on to dst: for each its length
+// in 4 bytes, little-endian, and its encoding. It returns how many it took, which are
+// fewer when dst has grown beyond limit bytes, when a call is not wanted any more (the
+// error is then ErrNotWanted), or when an argument cannot be encoded. The error concerns
+// the first call that was not taken, and is the answer to give to it with Fail.
+func (b *Batch) AppendArgs(dst []byte, i, n, limit int) (out []byte, took int, err error) {
+	return b.calls.appendArgs(dst, i, n, limit)
+}
 
 // Run runs call i in this process, on this goroutine, and answers it. A panic in
 // the function is an answer; when the function ends its goroutine with
 // runtime.Goexit, the call is answered and Run does not return.
 func (b *Batch) Run(ctx context.Context, i int) { b.calls.run(ctx, i) }
 
-// Return answers call i with the encoded result that process pid made of it.
-// Nothing refers to result afterwards.
-func (b *Batch) Return(i int, pid int, result []byte) { b.calls.settle(i, pid, result) }
+// Return answers the calls from i on, one for each result, with the encoded results
+// that process pid made of them. A result of more than 64 KiB must not be written to any
+// more, to the others nothing refers afterwards.
+func (b *Batch) Return(i int, pid int, results ...[]byte) { b.calls.settle(i, pid, results) }
 
 // ReturnFailure answers call i with the encoded failure (see internal/wire) that
 // process pid reported.
@@ -99,10 +105,14 @@ func (b *Batch) Fail(i int, pid int, err error) {
 	b.calls.fail(i, &located{b.Info(i, pid), err})
 }
 
+// ErrNotWanted is what [Batch.AppendArgs] returns for a call that need not run.
+var ErrNotWanted = errors.New("the call is not wanted any more")
+
 // collector takes the answers of calls. The first one for an index counts.
 type collector[Out any] interface {
-	deliver(i int, out Out, err error)
-	wanted(i int) bool
+	deliver(i int, outs []Out) // of the calls from i on; they belong to the caller
+	fail(i int, err error)
+	wanted(i int) bool // costs little
 }
 
 // typedCalls are calls of one Func with their inputs.
@@ -130,12 +140,26 @@ func (c *typedCalls[In, Out]) info(i int, pid int) CallInfo {
 
 func (c *typedCalls[In, Out]) wanted(i int) bool { return c.to.wanted(c.index(i)) }
 
-func (c *typedCalls[In, Out]) appendArg(dst []byte, i int) ([]byte, error) {
+func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int) (out []byte, took int, err error) {
 	if !c.gate.enter() {
-		return dst, errLeft
+		return dst, 0, ErrNotWanted
 	}
 	defer c.gate.leave()
-	return encode(dst, &c.in[i], c.f.in, "argument")
+	for ; took < n && (took == 0 || len(dst) <= limit); took++ {
+		if !c.wanted(i + took) {
+			return dst, took, ErrNotWanted
+		}
+		start := len(dst)
+		out, err := encode(wire.BeginArg(dst), &c.in[i+took], c.f.in, "argument")
+		if err == nil {
+			err = wire.EndArg(out, start)
+		}
+		if err != nil {
+			return dst, took, err
+		}
+		dst = out
+	}
+	return dst, took, nil
 }
 
 func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
@@ -143,11 +167,11 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 	var cause error
 	failure := &wire.Failure{Cause: wire.CausePanic, Type: "nil", Message: goexit}
 	defer func() { // deferred, as the function may end its goroutine
-		var err error
 		if failure != nil {
-			err = errorFrom(c.info(i, 0), *failure, cause)
+			c.fail(i, errorFrom(c.info(i, 0), *failure, cause))
+		} else {
+			c.deliver(i, []Out{out})
 		}
-		c.answer(i, out, err)
 	}()
 	if !c.gate.enter() {
 		cause = errLeft
@@ -160,20 +184,57 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 	out, failure, cause = c.f.protect(ctx, in)
 }
 
-func (c *typedCalls[In, Out]) settle(i int, pid int, result []byte) {
-	var out Out
-	if err := wire.Decode(result, &out); err != nil {
-		var zero Out
-		c.answer(i, zero, &located{c.info(i, pid), fmt.Errorf("%w: decode result: %w", ErrEncoding, err)})
-		return
+func (c *typedCalls[In, Out]) settle(i int, pid int, results [][]byte) {
+	outs := make([]Out, len(results))
+	for k := 0; k < len(results); {
+		first := k
+		var err error
+		for ; k < len(results) && err == nil; k++ {
+			if err = wire.Decode(results[k], &outs[k]); err == nil {
+				c.forget(i + k)
+			}
+		}
+		good := k
+		if err != nil {
+			good--
+		}
+		if good > first {
+			c.deliver(i+first, outs[first:good])
+		}
+		if err != nil {
+			c.fail(i+good, &located{c.info(i+good, pid), fmt.Errorf("%w: decode result: %w", ErrEncoding, err)})
+		}
 	}
-	c.forget(i)
-	c.answer(i, out, nil)
 }
 
 func (c *typedCalls[In, Out]) fail(i int, err error) {
-	var zero Out
-	c.answer(i, zero, err)
+	if c.ctx.Err() != nil {
+		// The call may have failed for that, and the caller wants to know why.
+		err = &located{c.info(i, 0), canceled(c.ctx)}
+	}
+	if c.unanswered(i) {
+		c.to.fail(c.index(i), err)
+	}
+}
+
+// deliver passes results on, but for those of calls that are answered already.
+func (c *typedCalls[In, Out]) deliver(i int, outs []Out) {
+	for len(outs) > 0 {
+		n := 0
+		for n < len(outs) && c.unanswered(i+n) {
+			n++
+		}
+		if n > 0 {
+			c.to.deliver(c.index(i), outs[:n])
+		}
+		n = min(n+1, len(outs)) // the next one was answered
+		i, outs = i+n, outs[n:]
+	}
+}
+
+// unanswered reports whether no answer to call i has come before.
+func (c *typedCalls[In, Out]) unanswered(i int) bool {
+	return c.answered == nil || c.answered[i].CompareAndSwap(false, true)
 }
 
 // errLeft is what calls are told whose caller has left; nobody reads it.
@@ -208,15 +269,5 @@ func (c *typedCalls[In, Out]) forget(i int) {
 	if c.answered != nil {
 		var zero In
 		c.in[i] = zero
-	}
-}
-
-func (c *typedCalls[In, Out]) answer(i int, out Out, err error) {
-	if err != nil && c.ctx.Err() != nil {
-		// The call may have failed for that, and the caller wants to know why.
-		err = &located{c.info(i, 0), canceled(c.ctx)}
-	}
-	if c.answered == nil || c.answered[i].CompareAndSwap(false, true) {
-		c.to.deliver(c.index(i), out, err)
 	}
 }

@@ -26,19 +26,26 @@ type cost struct {
 	result   atomic.Int64 // encoded bytes
 }
 
-func (c *cost) addResult(ran time.Duration, bytes int) {
-	smooth(&c.ran, int64(ran))
-	smooth(&c.result, int64(bytes))
+// addResults notes what n calls have cost in all.
+func (c *cost) addResults(n int, ran time.Duration, bytes int) {
+	smooth(&c.ran, n, int64(ran))
+	smooth(&c.result, n, int64(bytes))
 }
 
-func (c *cost) addArgument(bytes int) { smooth(&c.argument, int64(bytes)) }
+// addArguments notes how many bytes the arguments of n calls take in all.
+func (c *cost) addArguments(n, bytes int) { smooth(&c.argument, n, int64(bytes)) }
 
-func smooth(avg *atomic.Int64, x int64) {
+// smooth moves the average towards n values, which add up to sum.
+func smooth(avg *atomic.Int64, n int, sum int64) {
+	if n == 0 {
+		return
+	}
+	x := sum / int64(n)
 	old := avg.Load()
 	if old == 0 {
 		old = x
 	}
-	avg.Store(max(old+(x-old)/8, 1))
+	avg.Store(max(old+(x-old)*int64(min(n, 4))/8, 1))
 }
 
 // slice is how much work a worker is handed at a time.

@@ -10,13 +10,13 @@ import (
 // giveUp answers calls with ErrClosed, all of them before it ends their contexts, so
 // that none is quick enough to say of itself that it was cancelled. In between stop is
 // called, which sees to it that the end of one does not let another begin.
-func giveUp(refs []ref, stop func()) {
-	for _, r := range refs {
-		r.e.b.Fail(r.i, 0, ErrClosed)
+func giveUp(spans []span, stop func()) {
+	for _, s := range spans {
+		s.fail(0, ErrClosed)
 	}
 	stop()
-	for _, r := range refs {
-		r.e.cancel(ErrClosed)
+	for _, s := range spans {
+		s.e.cancel(ErrClosed)
 	}
 }
 

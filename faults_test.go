@@ -19,7 +19,7 @@ import (
 // silent reads and says nothing.
 func silent(_ int, conn transport.Conn) {
 	for {
-		if _, err := conn.Recv(); err != nil {
+		if _, err := transport.Recv(conn); err != nil {
 			return
 		}
 	}
@@ -46,18 +46,19 @@ func (d *dying) breaks(sent int) bool {
 	return true
 }
 
-func (d *dying) Send(frames []byte) error {
+func (d *dying) Send(frames []byte, how transport.How) error {
 	if d.breaks(1) {
 		return io.ErrClosedPipe
 	}
-	return d.Conn.Send(frames)
+	return d.Conn.Send(frames, how)
 }
 
-func (d *dying) Recv() (wire.Frame, error) {
-	if d.breaks(0) {
-		return wire.Frame{}, io.EOF
+func (d *dying) Next() (wire.Frame, bool, error) {
+	f, ok, err := d.Conn.Next()
+	if ok && d.breaks(0) {
+		return wire.Frame{}, false, io.EOF
 	}
-	return d.Conn.Recv()
+	return f, ok, err
 }
 
 // TestRandomDeaths has workers die between any two frames: each call is answered
@@ -140,12 +141,12 @@ func script(frames ...[]byte) func(n int, conn transport.Conn) {
 			return
 		}
 		for {
-			f, err := conn.Recv()
+			f, err := transport.Recv(conn)
 			if err != nil {
 				return
 			}
-			if f.Kind == wire.Call {
-				if conn.Send(slices.Concat(frames...)) != nil {
+			if f.Kind == wire.Calls {
+				if conn.Send(slices.Concat(frames...), transport.Now) != nil {
 					return
 				}
 			}
@@ -163,7 +164,7 @@ func TestHostileWorker(t *testing.T) {
 		says   string // of the first call; "": it is run by another worker
 	}{
 		"answer without a start":     {[][]byte{result}, ""},
-		"two starts":                 {[][]byte{started, started}, "protocol error: call 1 started, which the worker does not have to start"},
+		"two starts":                 {[][]byte{started, started}, "protocol error: call 1 started while call 1 runs"},
 		"two answers":                {[][]byte{started, result, result}, "= 5"},
 		"start of an unknown call":   {[][]byte{wire.Append(nil, wire.Started, 77, nil)}, ""},
 		"start of no call":           {[][]byte{wire.Append(nil, wire.Started, 0, nil)}, ""},
@@ -226,13 +227,15 @@ func TestHostileParent(t *testing.T) {
 		"recall without a number": wire.Append(nil, wire.Recall, 0, nil),
 		"cancel without a number": wire.Append(nil, wire.Cancel, 1, nil),
 		"stop without a number":   wire.Append(nil, wire.Stop, 0, nil),
+		"call without a name":     wire.Append(nil, wire.Calls, 1, nil),
+		"call that is cut short":  wire.Append(nil, wire.Calls, 1, append(wire.AppendName(nil, "f"), 9, 0, 0, 0, 0x05)),
 		"garbage":                 []byte("garbage garbage garbage"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				parent, worker := transport.Pipe()
 				defer parent.Close()
-				go parent.Send(frame)
+				go parent.Send(frame, transport.Now)
 				if code, ok := serveSim(worker); ok {
 					t.Errorf("the worker takes it for an order to end with %d", code)
 				}
@@ -248,24 +251,24 @@ func TestHarmlessParent(t *testing.T) {
 		parent, worker := transport.Pipe()
 		go func() {
 			parent.Send(slices.Concat(
-				wire.Append(nil, wire.Cancel, 5, wire.AppendNumber(nil, 0)),
+				wire.Append(nil, wire.Cancel, 5, wire.AppendNumber(wire.AppendNumber(nil, 1000), 0)),
 				wire.Append(nil, wire.Recall, 0, wire.AppendNumber(nil, 1000)),
-				wire.Append(nil, wire.Call, 1, nil),
-				wire.Append(nil, wire.Call, 2, append(wire.AppendName(nil, "no such function"), 0x05)),
-			))
+				wire.Append(nil, wire.Calls, 1, wire.AppendName(nil, "no arguments")),
+				wire.Append(nil, wire.Calls, 2, append(wire.AppendName(nil, "no such function"), 1, 0, 0, 0, 0x05)),
+			), transport.Now)
 			var kinds []string
-			for len(kinds) < 5 {
-				f, err := parent.Recv()
+			for len(kinds) < 3 {
+				f, err := transport.Recv(parent)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				kinds = append(kinds, fmt.Sprint(f.Kind, " ", f.ID))
 			}
-			if want := []string{"returned 0", "started 1", "failed 1", "started 2", "failed 2"}; !slices.Equal(kinds, want) {
+			if want := []string{"returned 0", "started 2", "failed 2"}; !slices.Equal(kinds, want) {
 				t.Errorf("the worker says %v, want %v", kinds, want)
 			}
-			parent.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 3)))
+			parent.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 3)), transport.Now)
 		}()
 		if code, ok := serveSim(worker); code != 3 || !ok {
 			t.Errorf("got %d, %t, want the order to end with 3", code, ok)

@@ -26,6 +26,8 @@ type Func[In, Out any] struct {
 
 // function is a Func without its types, as a worker knows it.
 type function interface {
+	Name() string
+
 	// serve decodes the argument, runs the function and appends the encoded
 	// result to dst. On failure dst is returned as it was.
 	serve(ctx context.Context, arg, dst []byte) ([]byte, *wire.Failure)
@@ -98,12 +100,14 @@ func Register[In, Out any](name string, fn func(ctx context.Context, in In) (Out
 	return f
 }
 
-// lookup returns the registered function of that name.
-func lookup(name string) (function, bool) {
+// lookup returns the registered function of that name, or nil, and the name.
+func lookup(name []byte) (string, function) {
 	registry.RLock()
 	defer registry.RUnlock()
-	f, ok := registry.funcs[name]
-	return f, ok
+	if f := registry.funcs[string(name)]; f != nil {
+		return f.Name(), f
+	}
+	return string(name), nil
 }
 
 // Name returns the name under which the function was registered.

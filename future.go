@@ -15,8 +15,9 @@ type Future[Out any] struct {
 	done   chan struct{}
 	cancel context.CancelCauseFunc
 
+	settled atomic.Bool
+
 	mu      sync.Mutex
-	settled bool
 	unwatch func() bool
 	out     Out   // not written after done is closed
 	err     error // likewise
@@ -27,18 +28,17 @@ type Future[Out any] struct {
 // to must not be changed before the future is done.
 func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out] {
 	fut := &Future[Out]{done: make(chan struct{}), info: CallInfo{Func: f.Name(), Index: -1}}
-	var zero Out
 	if err := f.check(ctx, ex); err != nil {
-		fut.deliver(0, zero, err)
+		fut.fail(0, err)
 		return fut
 	}
 	ctx, fut.cancel = context.WithCancelCause(ctx)
 	fut.mu.Lock()
-	fut.unwatch = context.AfterFunc(ctx, func() { fut.deliver(0, zero, &located{fut.info, canceled(ctx)}) })
+	fut.unwatch = context.AfterFunc(ctx, func() { fut.fail(0, &located{fut.info, canceled(ctx)}) })
 	fut.mu.Unlock()
 	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, ctx: ctx, in: []In{in}, gate: &fut.gate, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
 	if err := ex.Submit(b); err != nil {
-		fut.deliver(0, zero, &located{fut.info, err})
+		fut.fail(0, &located{fut.info, err})
 	}
 	return fut
 }
@@ -78,20 +78,25 @@ func (fut *Future[Out]) Done() <-chan struct{} { return fut.done }
 // runs has its context cancelled; if that does not help, its worker process is
 // killed after the executor's KillGrace.
 func (fut *Future[Out]) Cancel() {
-	var zero Out
 	if fut.done == nil {
 		return // not made by Go
 	}
-	fut.deliver(0, zero, &located{fut.info, context.Canceled})
+	fut.fail(0, &located{fut.info, context.Canceled})
 }
 
-func (fut *Future[Out]) deliver(_ int, out Out, err error) {
-	fut.mu.Lock()
-	if fut.settled {
-		fut.mu.Unlock()
+func (fut *Future[Out]) deliver(_ int, outs []Out) { fut.settle(outs[0], nil) }
+
+func (fut *Future[Out]) fail(_ int, err error) {
+	var zero Out
+	fut.settle(zero, err)
+}
+
+func (fut *Future[Out]) settle(out Out, err error) {
+	if !fut.settled.CompareAndSwap(false, true) {
 		return
 	}
-	fut.settled, fut.out, fut.err = true, out, err
+	fut.out, fut.err = out, err
+	fut.mu.Lock()
 	unwatch := fut.unwatch
 	fut.mu.Unlock()
 	if unwatch != nil {
@@ -102,8 +107,4 @@ func (fut *Future[Out]) deliver(_ int, out Out, err error) {
 	close(fut.done)
 }
 
-func (fut *Future[Out]) wanted(int) bool {
-	fut.mu.Lock()
-	defer fut.mu.Unlock()
-	return !fut.settled
-}
+func (fut *Future[Out]) wanted(int) bool { return !fut.settled.Load() }

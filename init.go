@@ -17,14 +17,13 @@ import (
 // The environment of a worker.
 const (
 	envWorker = "MULTIPROC_WORKER" // version of the protocol; tells Init to serve; removed by it
+	envFiles  = "MULTIPROC_FILES"  // how many descriptors the connection to the parent has; removed by Init
 	envDepth  = "MULTIPROC_DEPTH"  // how many workers are above and including this one; stays
 )
 
-// The descriptors of a worker.
-const (
-	fdControl = 3 // socket to the parent
-	fdLife    = 4 // see child.Arm
-)
+// fdConn is the first descriptor of a worker's connection to its parent. The one after
+// the last is for child.Arm.
+const fdConn = 3
 
 // workerSays begins what a worker says of itself on standard error.
 const workerSays = "multiproc: worker: "
@@ -62,8 +61,10 @@ func Init() {
 		return
 	}
 	// What this process starts is not a worker, unless a pool of its own says so.
+	files, _ := strconv.Atoi(os.Getenv(envFiles))
 	os.Unsetenv(envWorker)
-	conn, err := transport.Open(fdControl)
+	os.Unsetenv(envFiles)
+	conn, err := transport.Open(fdConn, files)
 	if err != nil {
 		return // the variable was inherited by accident, from a worker that did not come here
 	}
@@ -74,7 +75,7 @@ func Init() {
 	if version != strconv.Itoa(wire.Version) {
 		fail(fmt.Errorf("the parent speaks version %s of the protocol, this program version %d; build both from one version of multiproc", version, wire.Version))
 	}
-	if err := child.Arm(fdLife); err != nil {
+	if err := child.Arm(fdConn + uintptr(files)); err != nil {
 		fail(err)
 	}
 	hello, err := wire.Encode(wire.Begin(nil, wire.Hello, 0), &wire.Greeting{Version: wire.Version, Build: build(), PID: os.Getpid()})
@@ -82,7 +83,7 @@ func Init() {
 		err = wire.End(hello, 0)
 	}
 	if err == nil {
-		err = conn.Send(hello)
+		err = conn.Send(hello, transport.Now)
 	}
 	if err != nil {
 		fail(err)
@@ -132,15 +133,16 @@ func build() string {
 }
 
 // workerEnv returns the environment of a worker.
-func workerEnv(extra []string, gomaxprocs int) []string {
+func workerEnv(extra []string, gomaxprocs, files int) []string {
 	env := append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(gomaxprocs))
 	for _, kv := range extra {
-		if !strings.HasPrefix(kv, envWorker+"=") && !strings.HasPrefix(kv, envDepth+"=") {
+		name, _, _ := strings.Cut(kv, "=")
+		if name != envWorker && name != envFiles && name != envDepth {
 			env = append(env, kv)
 		}
 	}
 	if _, set := os.LookupEnv("GORACE"); raceDetector && !set {
 		env = append(env, "GORACE=atexit_sleep_ms=0") // or each worker takes a second to end
 	}
-	return append(env, envWorker+"="+strconv.Itoa(wire.Version), envDepth+"="+strconv.Itoa(depth()+1))
+	return append(env, envWorker+"="+strconv.Itoa(wire.Version), envFiles+"="+strconv.Itoa(files), envDepth+"="+strconv.Itoa(depth()+1))
 }

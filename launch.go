@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"reflect"
@@ -56,24 +57,26 @@ func (l launch) start() (link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	conn, theirs, err := transport.Socketpair()
+	conn, theirs, err := transport.New()
 	if err != nil {
 		return nil, err
 	}
 	c, err := child.Start(child.Config{
 		Path:   path,
 		Args:   []string{os.Args[0]},
-		Env:    workerEnv(l.env, l.gomaxprocs),
+		Env:    workerEnv(l.env, l.gomaxprocs, len(theirs)),
 		Dir:    l.dir,
 		Stdout: l.stdout,
 		Stderr: l.stderr,
-		Files:  []*os.File{theirs},
+		Files:  theirs,
 		Tail:   stderrTail,
 		// Somebody else may hold the worker's end of the connection: what it said
 		// has been read by then.
 		OnExit: func() { time.AfterFunc(time.Second, func() { conn.Close() }) },
 	})
-	theirs.Close()
+	for _, f := range theirs {
+		f.Close()
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -85,7 +88,7 @@ func (l launch) start() (link, error) {
 // in time it is killed.
 func greet(l link, timeout time.Duration) error {
 	late := time.AfterFunc(timeout, func() { l.Signal(syscall.SIGKILL) })
-	f, err := l.Recv()
+	f, err := transport.Recv(l)
 	switch {
 	case !late.Stop():
 		return fmt.Errorf("the worker did not call multiproc.Init within %v; make it the first statement of main", timeout)
@@ -147,24 +150,25 @@ func crash(e child.Ended, reason string) *CrashError {
 	}
 }
 
-// appendCall appends a Call frame to buf. On error buf is returned as it was.
-func appendCall(buf []byte, id uint64, name string, arg func(dst []byte) ([]byte, error)) ([]byte, error) {
+// singleCall returns a frame of a single call.
+func singleCall(id uint64, name string, arg func(dst []byte) ([]byte, error)) ([]byte, error) {
+	buf := wire.AppendName(wire.Begin(nil, wire.Calls, id), name)
 	start := len(buf)
-	out := wire.AppendName(wire.Begin(buf, wire.Call, id), name)
-	out, err := arg(out)
+	buf, err := arg(wire.BeginArg(buf))
 	if err == nil {
-		err = wire.End(out, start)
+		err = wire.EndArg(buf, start)
 	}
-	if err != nil {
-		return out[:start], err
+	if err == nil {
+		err = wire.End(buf, 0)
 	}
-	return out, nil
+	return buf, err
 }
 
-// appendCancel appends a Cancel frame to buf. The worker kills itself when the call
-// still runs after the grace.
-func appendCancel(buf []byte, id uint64, grace time.Duration) []byte {
-	return wire.Append(buf, wire.Cancel, id, wire.AppendNumber(nil, int(min(grace.Milliseconds(), 1<<31))))
+// appendCancel appends a Cancel frame to buf, for n calls. The worker kills itself when
+// one of them still runs after the grace.
+func appendCancel(buf []byte, id uint64, n int, grace time.Duration) []byte {
+	body := wire.AppendNumber(wire.AppendNumber(nil, n), int(min(grace.Milliseconds(), math.MaxInt32)))
+	return wire.Append(buf, wire.Cancel, id, body)
 }
 
 // sharedWriter lets several workers write whole lines to one writer.

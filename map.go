@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // errFirstFailed is why the rest of a Map is cancelled when a call has failed.
@@ -38,9 +39,10 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 	jobCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	job := &mapJob[Out]{
-		out: make([]Out, len(in)), done: make([]bool, len(in)), left: len(in), limit: len(in),
+		out: make([]Out, len(in)), done: make([]bool, len(in)), left: len(in),
 		collect: o.collect, cancel: cancel, finished: make(chan struct{}),
 	}
+	job.limit.Store(int64(len(in)))
 	calls := &typedCalls[In, Out]{f: f, ctx: jobCtx, in: in, gate: &gate{}, to: job}
 	defer calls.gate.close() // the inputs are the caller's again
 	if err := ex.Submit(&Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}); err != nil {
@@ -67,38 +69,70 @@ type mapJob[Out any] struct {
 	out    []Out
 	done   []bool        // which calls are answered
 	left   int           // calls not answered
-	limit  int           // calls from here on are not wanted: the lowest that failed, unless all are to run
+	over   bool          // none are left, and finished is or will be closed
+	limit  atomic.Int64  // calls from here on are not wanted: the lowest that failed, unless all are to run
 	before int           // calls below limit that are not answered, once one failed
 	errs   map[int]error // of the failed calls; those above limit do not matter
 }
 
-func (m *mapJob[Out]) deliver(i int, out Out, err error) {
+func (m *mapJob[Out]) deliver(first int, outs []Out) {
 	m.mu.Lock()
-	if m.done[i] {
-		m.mu.Unlock()
-		return
-	}
-	m.done[i] = true
-	m.left--
-	failed := m.limit < len(m.out)
-	if failed && i < m.limit {
-		m.before--
-	}
-	switch {
-	case err == nil:
-		m.out[i] = out
-	case m.collect:
-		m.fail(i, err)
-	case i < m.limit:
-		m.fail(i, err)
-		failed, m.limit, m.before = true, i, 0
-		for _, done := range m.done[:i] {
-			if !done {
-				m.before++
-			}
+	for k := range outs {
+		if i := first + k; !m.done[i] {
+			m.settled(i)
+			m.out[i] = outs[k]
 		}
 	}
-	last, rest := m.left == 0, failed && m.before == 0
+	m.progressed()
+}
+
+func (m *mapJob[Out]) fail(i int, err error) {
+	m.mu.Lock()
+	if !m.done[i] {
+		m.settled(i)
+		m.failed(i, err)
+	}
+	m.progressed()
+}
+
+// settled counts call i as answered. m.mu is held.
+func (m *mapJob[Out]) settled(i int) {
+	m.done[i] = true
+	m.left--
+	if m.stopping() && i < int(m.limit.Load()) {
+		m.before--
+	}
+}
+
+// stopping reports whether calls are not to be run because one has failed.
+func (m *mapJob[Out]) stopping() bool { return int(m.limit.Load()) < len(m.out) }
+
+// failed notes the error of call i. m.mu is held.
+func (m *mapJob[Out]) failed(i int, err error) {
+	if !m.collect && i >= int(m.limit.Load()) {
+		return
+	}
+	if m.errs == nil {
+		m.errs = map[int]error{}
+	}
+	m.errs[i] = err
+	if m.collect {
+		return
+	}
+	m.limit.Store(int64(i))
+	m.before = 0
+	for _, done := range m.done[:i] {
+		if !done {
+			m.before++
+		}
+	}
+}
+
+// progressed ends the job when it is time, and releases m.mu.
+func (m *mapJob[Out]) progressed() {
+	last := m.left == 0 && !m.over
+	m.over = m.over || last
+	rest := m.stopping() && m.before == 0
 	m.mu.Unlock()
 	if rest && !last {
 		m.cancel(errFirstFailed) // only calls after the failed one are left
@@ -108,18 +142,7 @@ func (m *mapJob[Out]) deliver(i int, out Out, err error) {
 	}
 }
 
-func (m *mapJob[Out]) fail(i int, err error) {
-	if m.errs == nil {
-		m.errs = map[int]error{}
-	}
-	m.errs[i] = err
-}
-
-func (m *mapJob[Out]) wanted(i int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.done[i] && i < m.limit
-}
+func (m *mapJob[Out]) wanted(i int) bool { return int64(i) < m.limit.Load() }
 
 // abandon answers every call that is left, so that nothing writes to out any more.
 func (m *mapJob[Out]) abandon(err func(i int) error) {
@@ -130,13 +153,7 @@ func (m *mapJob[Out]) abandon(err func(i int) error) {
 			continue
 		}
 		m.done[i] = true
-		switch {
-		case m.collect:
-			m.fail(i, err(i))
-		case i < m.limit:
-			m.fail(i, err(i))
-			m.limit = i // the first one: what comes after it is beyond the limit
-		}
+		m.failed(i, err(i))
 	}
 }
 
@@ -145,7 +162,8 @@ func (m *mapJob[Out]) result() ([]Out, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.collect {
-		return m.out[:m.limit], m.errs[m.limit]
+		limit := int(m.limit.Load())
+		return m.out[:limit], m.errs[limit]
 	}
 	var errs []error
 	for i := range m.out {

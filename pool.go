@@ -164,28 +164,28 @@ func (p *Pool) Window(function string) int {
 // cancelled ends the calls of a batch that is not wanted any more.
 func (p *Pool) cancelled(e *entry) {
 	p.mu.Lock()
-	refs := p.queue.remove(e)
+	removed := p.queue.remove(e)
 	if e.out > 0 {
 		for w := range p.workers {
 			w.cancel(e)
 		}
 	}
 	p.mu.Unlock()
-	p.answer(refs, func(r ref) { r.drop() })
+	p.answer(removed, span.drop)
 }
 
 // answer answers calls that no worker has.
-func (p *Pool) answer(refs []ref, how func(ref)) {
-	if len(refs) == 0 {
+func (p *Pool) answer(spans []span, how func(span)) {
+	if len(spans) == 0 {
 		return
 	}
-	for _, r := range refs {
-		how(r)
+	for _, s := range spans {
+		how(s)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range refs {
-		r.e.end(1)
+	for _, s := range spans {
+		s.e.end(s.n)
 	}
-	p.drain.done(len(refs))
+	p.drain.done(calls(spans))
 }

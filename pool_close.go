@@ -42,25 +42,23 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 		queued := p.queue.removeAll()
 		p.dead, p.gone = true, make(chan struct{})
 		p.stopTimers()
-		var running []ref
+		var running []span
 		for w := range p.workers {
 			for _, f := range w.flight {
-				if !f.answered {
-					running = append(running, f.ref)
-				}
+				running = append(running, f.span)
 			}
 		}
 		p.mu.Unlock()
 		if cause != nil {
 			giveUp(slices.Concat(running, queued), p.cancelAll)
-			p.answer(queued, func(ref) {})
+			p.answer(queued, func(span) {})
 		}
 		p.dismiss(cause)
 		switch {
 		case cause == nil || errors.Is(cause, ErrClosed):
 			return nil
 		case errors.Is(cause, errStalled):
-			return fmt.Errorf("multiproc: close: no call ended for %v; %d running and %d waiting calls were given up", stall, len(running), len(queued))
+			return fmt.Errorf("multiproc: close: no call ended for %v; %d running and %d waiting calls were given up", stall, calls(running), calls(queued))
 		}
 		return fmt.Errorf("multiproc: shutdown: %w", cause)
 	})

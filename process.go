@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -100,7 +101,7 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, canceled(ctx))
 	}
-	call, err := appendCall(nil, 1, f.name, func(dst []byte) ([]byte, error) { return encode(dst, &in, f.in, "argument") })
+	call, err := singleCall(1, f.name, func(dst []byte) ([]byte, error) { return encode(dst, &in, f.in, "argument") })
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
@@ -162,15 +163,15 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok b
 	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
 		return out, false, fmt.Errorf("%w: %w", errStart, err)
 	}
-	if err := p.link.Send(call); err != nil {
-		_, err = p.link.Recv() // says better that the process is gone
+	if err := p.link.Send(call, transport.Now); err != nil {
+		_, err = transport.Recv(p.link) // says better that the process is gone
 		return out, false, err
 	}
 	if ctx.Err() != nil { // the first Cancel may have come before the call
-		p.link.Send(appendCancel(nil, 1, p.cfg.KillGrace))
+		p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), transport.Urgent)
 	}
 	for {
-		m, err := p.link.Recv()
+		m, err := transport.Recv(p.link)
 		if err != nil {
 			return out, false, err
 		}
@@ -215,11 +216,11 @@ func (p *Process[Out]) answer(m wire.Frame) (out Out, err error) {
 func (p *Process[Out]) stop(code int) {
 	late := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
 	defer late.Stop()
-	if p.link.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, code))) != nil {
+	if p.link.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, code)), transport.Urgent) != nil {
 		return
 	}
 	for {
-		if _, err := p.link.Recv(); err != nil {
+		if _, err := transport.Recv(p.link); err != nil {
 			return
 		}
 	}
@@ -232,7 +233,7 @@ func (p *Process[Out]) cancel(ctx context.Context) {
 	p.mu.Unlock()
 	// The process ends in time by itself, unless it is stopped or not ready yet.
 	hard := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
-	p.link.Send(appendCancel(nil, 1, p.cfg.KillGrace))
+	p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), transport.Urgent)
 	<-p.done // bounded by the timer
 	hard.Stop()
 }

@@ -6,7 +6,7 @@ import "context"
 // come back from a worker that did not start them go to the front again. It is
 // guarded by its owner's mutex.
 type queue struct {
-	front   []ref    // came back; in order
+	front   []span   // came back; in order
 	entries []*entry // in order; the first has calls that were not taken
 	n       int      // calls in all
 }
@@ -40,21 +40,39 @@ func newEntry(b *Batch, c *cost, cancelled func(*entry)) *entry {
 	return e
 }
 
-// ref is one call of a batch.
-type ref struct {
-	e *entry
-	i int
+// span is a run of calls of one batch: n of them from i on.
+type span struct {
+	e    *entry
+	i, n int
 }
 
-func (r ref) wanted() bool { return r.e.ctx.Err() == nil && r.e.b.Wanted(r.i) }
-
-// drop answers a call that is not wanted.
-func (r ref) drop() {
-	if err := canceled(r.e.ctx); err != nil {
-		r.e.b.Fail(r.i, 0, err)
-		return
+// drop answers calls that are not wanted.
+func (s span) drop() {
+	err := canceled(s.e.ctx)
+	if err == nil {
+		err = context.Canceled
 	}
-	r.e.b.Fail(r.i, 0, context.Canceled)
+	s.fail(0, err)
+}
+
+// fail answers the calls with an error.
+func (s span) fail(pid int, err error) {
+	for i := range s.n {
+		s.e.b.Fail(s.i+i, pid, err)
+	}
+}
+
+// split splits the calls into the first n and the others.
+func (s span) split(n int) (first, rest span) {
+	return span{s.e, s.i, n}, span{s.e, s.i + n, s.n - n}
+}
+
+// calls returns how many calls there are in all.
+func calls(spans []span) (n int) {
+	for _, s := range spans {
+		n += s.n
+	}
+	return n
 }
 
 func (q *queue) push(e *entry) {
@@ -64,22 +82,22 @@ func (q *queue) push(e *entry) {
 	}
 }
 
-// pop takes the next call.
-func (q *queue) pop() (r ref, ok bool) {
+// pop takes the next calls, as many as are of one batch and at most n. There are none
+// if the span is empty.
+func (q *queue) pop(n int) (s span) {
 	if len(q.front) > 0 {
-		r, q.front = q.front[0], q.front[1:]
-		q.n--
-		return r, true
+		s, q.front[0] = q.front[0].split(min(n, q.front[0].n))
+		if q.front[0].n == 0 {
+			q.front = q.front[1:]
+		}
+	} else if len(q.entries) > 0 {
+		e := q.entries[0]
+		s = span{e, e.next, min(n, e.b.Len()-e.next)}
+		e.next += s.n
+		q.trim()
 	}
-	e := q.peek()
-	if e == nil {
-		return r, false
-	}
-	r = ref{e, e.next}
-	e.next++
-	q.n--
-	q.trim()
-	return r, true
+	q.n -= s.n
+	return s
 }
 
 // peek returns the batch of the next call, or nil.
@@ -102,32 +120,38 @@ func (q *queue) trim() {
 }
 
 // unpop puts calls back to the front, in order.
-func (q *queue) unpop(refs []ref) {
-	if len(refs) > 0 {
-		q.front = append(refs[:len(refs):len(refs)], q.front...)
-		q.n += len(refs)
+func (q *queue) unpop(spans []span) {
+	if len(spans) > 0 {
+		q.front = append(spans[:len(spans):len(spans)], q.front...)
+		q.n += calls(spans)
 	}
 }
 
 // remove takes out the calls of e, but for those that came back: they are found not
 // to be wanted when their turn comes.
-func (q *queue) remove(e *entry) (out []ref) {
-	for ; e.next < e.b.Len(); e.next++ {
-		out = append(out, ref{e, e.next})
-	}
-	q.n -= len(out)
+func (q *queue) remove(e *entry) []span {
+	rest := e.rest()
+	q.n -= calls(rest)
 	q.trim()
-	return out
+	return rest
 }
 
 // removeAll takes out all calls.
-func (q *queue) removeAll() []ref {
+func (q *queue) removeAll() []span {
 	out := q.front
 	for _, e := range q.entries {
-		for ; e.next < e.b.Len(); e.next++ {
-			out = append(out, ref{e, e.next})
-		}
+		out = append(out, e.rest()...)
 	}
 	*q = queue{}
 	return out
+}
+
+// rest takes the calls that nobody has taken.
+func (e *entry) rest() []span {
+	s := span{e, e.next, e.b.Len() - e.next}
+	if s.n == 0 {
+		return nil
+	}
+	e.next = e.b.Len()
+	return []span{s}
 }

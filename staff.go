@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -72,7 +73,7 @@ const (
 
 // failed notes that a worker has ended without ending a call, and returns the calls
 // that are to fail for it. p.mu is held.
-func (p *Pool) failed(err error) []ref {
+func (p *Pool) failed(err error) []span {
 	if time.Now().Before(p.notUntil) {
 		return nil // one of several that were started together: they count once
 	}
@@ -144,15 +145,15 @@ func prepare(l link, setup *Setup, timeout time.Duration) error {
 	if setup == nil {
 		return nil
 	}
-	buf, err := appendCall(nil, 0, setup.name, setup.encode)
+	buf, err := singleCall(0, setup.name, setup.encode)
 	if err != nil {
 		return fmt.Errorf("setup %s: %w", setup.name, err)
 	}
-	if err := l.Send(buf); err != nil {
+	if err := l.Send(buf, transport.Now); err != nil {
 		return &setupDied{setup.name, err}
 	}
 	for {
-		m, err := l.Recv()
+		m, err := transport.Recv(l)
 		if err != nil {
 			return &setupDied{setup.name, err}
 		}

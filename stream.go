@@ -68,11 +68,12 @@ func (f *Func[In, Out]) stream(ctx context.Context, ex Executor, in iter.Seq[In]
 		yield(Result[Out]{Index: -1, Err: err})
 		return
 	}
-	s := &stream[In, Out]{f: f, ex: ex, ordered: ordered, opts: o, ready: map[int]Result[Out]{}, fed: make(chan struct{})}
+	s := &stream[In, Out]{f: f, ex: ex, ordered: ordered, opts: o, fed: make(chan struct{})}
+	s.resize()
 	s.news.L, s.room.L = &s.mu, &s.mu
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.ctx = ctx
-	unwatch := context.AfterFunc(ctx, func() { s.fail(fmt.Errorf("%s: %w", f.name, canceled(ctx))) })
+	unwatch := context.AfterFunc(ctx, func() { s.end(fmt.Errorf("%s: %w", f.name, canceled(ctx))) })
 	defer func() {
 		unwatch()
 		s.leave()
@@ -95,22 +96,32 @@ type stream[In, Out any] struct {
 	fed     chan struct{} // closed when the feeder has ended
 	gate    gate          // of the inputs
 
+	taken   atomic.Int64 // inputs whose results were yielded
+	starved atomic.Bool  // the feeder waits for room
+
 	mu       sync.Mutex
-	news     sync.Cond           // for the consumer: there is something to yield, or an end
-	room     sync.Cond           // for the feeder: the window has room, or nobody wants more
-	pulled   int                 // inputs pulled
-	sent     int                 // of them, handed to the executor
-	settled  int                 // of them, answered
-	taken    int                 // of them, yielded
-	pending  []In                // pulled and not sent: inputs sent..pulled
-	flushing bool                // somebody is handing some over
-	ready    map[int]Result[Out] // answered and not yielded
-	order    []int               // their indexes in the order in which they ended; unordered only
-	eof      bool                // no more inputs come
-	over     bool                // nobody wants results any more
-	err      error               // why the stream ends at once
-	refused  error               // why the executor takes no more calls
-	thrown   func()              // throws in the caller what the input sequence threw
+	news     sync.Cond     // for the consumer: there is something to yield, or an end
+	room     sync.Cond     // for the feeder: the window has room, or nobody wants more
+	size     int           // of the window, as of late
+	pulled   int           // inputs pulled
+	sent     int           // of them, handed to the executor
+	settled  int           // of them, answered
+	pending  []In          // pulled and not sent: inputs sent..pulled
+	flushing bool          // somebody is handing some over
+	ready    []Result[Out] // answered and not fetched, in the order in which they are to be yielded
+	slots    []slot[Out]   // ordered only: answers that came before their turn; call i is at i modulo the length
+	next     int           // ordered only: the call whose turn it is
+	eof      bool          // no more inputs come
+	over     bool          // nobody wants results any more
+	err      error         // why the stream ends at once
+	refused  error         // why the executor takes no more calls
+	thrown   func()        // throws in the caller what the input sequence threw
+}
+
+// slot holds an answer until its turn comes.
+type slot[Out any] struct {
+	r    Result[Out]
+	full bool
 }
 
 // feed pulls inputs into the window.
@@ -132,22 +143,35 @@ func (s *stream[In, Out]) feed(in iter.Seq[In]) {
 		if s.eof || s.over {
 			return false
 		}
+		if s.pending == nil {
+			s.pending = make([]In, 0, max(1, s.size/4))
+		}
 		s.pending = append(s.pending, x)
 		s.pulled++
+		if s.pulled%64 == 0 {
+			s.resize()
+		}
 		s.flush()
-		for !s.eof && !s.over && s.pulled-s.taken >= s.window() {
-			s.room.Wait()
+		for !s.eof && !s.over && s.full() {
+			s.starved.Store(true)
+			if s.resize(); s.full() { // or a result was yielded in the meantime
+				s.room.Wait()
+			}
+			s.starved.Store(false)
 		}
 		return !s.eof && !s.over
 	})
 	thrown = nil
 }
 
-func (s *stream[In, Out]) window() int {
-	if s.opts.window > 0 {
-		return s.opts.window
+// full reports whether no input may be pulled. s.mu is held.
+func (s *stream[In, Out]) full() bool { return s.pulled-int(s.taken.Load()) >= s.size }
+
+// resize asks how large the window is to be. s.mu is held.
+func (s *stream[In, Out]) resize() {
+	if s.size = s.opts.window; s.size == 0 {
+		s.size = max(1, s.ex.Window(s.f.name), 2*s.opts.batch)
 	}
-	return max(1, s.ex.Window(s.f.name), 2*s.opts.batch)
 }
 
 // flush hands pending inputs to the executor: at once while it may be short of
@@ -155,8 +179,8 @@ func (s *stream[In, Out]) window() int {
 // all the time.
 func (s *stream[In, Out]) flush() {
 	for !s.flushing && !s.over && len(s.pending) > 0 {
-		n, w := len(s.pending), s.window()
-		if s.sent-s.settled >= max(1, w/2) && n < w/4 {
+		n := len(s.pending)
+		if s.sent-s.settled >= max(1, s.size/2) && n < s.size/4 {
 			return // a later answer, or a later input, makes it go
 		}
 		first := s.sent
@@ -175,32 +199,70 @@ func (s *stream[In, Out]) flush() {
 	}
 }
 
-// deliver takes the answer of call i. The window bounds how many of them wait.
-func (s *stream[In, Out]) deliver(i int, out Out, err error) {
+// deliver takes the results of the calls from first on.
+func (s *stream[In, Out]) deliver(first int, outs []Out) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settled++
-	if s.over {
-		return
+	for k, out := range outs {
+		s.settle(Result[Out]{Index: first + k, Value: out})
 	}
-	s.ready[i] = Result[Out]{Index: i, Value: out, Err: err}
-	if !s.ordered {
-		s.order = append(s.order, i)
+	s.progressed()
+}
+
+func (s *stream[In, Out]) fail(i int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(Result[Out]{Index: i, Err: err})
+	s.progressed()
+}
+
+// settle takes an answer. The window bounds how many of them wait. s.mu is held.
+func (s *stream[In, Out]) settle(r Result[Out]) {
+	switch s.settled++; {
+	case s.over:
+	case !s.ordered:
+		s.ready = append(s.ready, r)
+	case r.Index == s.next:
+		s.ready = append(s.ready, r)
+		for s.next++; len(s.slots) > 0; s.next++ {
+			next := &s.slots[s.next%len(s.slots)]
+			if !next.full {
+				break
+			}
+			s.ready = append(s.ready, next.r)
+			*next = slot[Out]{}
+		}
+	default:
+		if r.Index-s.next >= len(s.slots) {
+			s.widen(r.Index - s.next + 1)
+		}
+		s.slots[r.Index%len(s.slots)] = slot[Out]{r, true}
 	}
-	if !s.ordered || i == s.taken {
+}
+
+// widen makes room for at least n slots.
+func (s *stream[In, Out]) widen(n int) {
+	slots := make([]slot[Out], max(16, n, 2*len(s.slots)))
+	for _, x := range s.slots {
+		if x.full {
+			slots[x.r.Index%len(slots)] = x
+		}
+	}
+	s.slots = slots
+}
+
+// progressed tells those who wait for answers. s.mu is held, but not all the time.
+func (s *stream[In, Out]) progressed() {
+	if len(s.ready) > 0 {
 		s.news.Signal()
 	}
 	s.flush()
 }
 
-func (s *stream[In, Out]) wanted(int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.over
-}
+func (s *stream[In, Out]) wanted(int) bool { return s.ctx.Err() == nil }
 
-// fail makes the stream end with err at once.
-func (s *stream[In, Out]) fail(err error) {
+// end makes the stream end with err at once.
+func (s *stream[In, Out]) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
@@ -209,13 +271,18 @@ func (s *stream[In, Out]) fail(err error) {
 
 // consume yields results until there are no more or the caller has had enough.
 func (s *stream[In, Out]) consume(yield func(Result[Out]) bool) {
-	for {
-		r, ok := s.take()
-		if !ok {
-			break
-		}
-		if !yield(r) {
-			return
+	var results []Result[Out]
+	for s.fetch(&results) {
+		for _, r := range results {
+			if s.ctx.Err() != nil {
+				break // the error comes at once, as fetch finds out
+			}
+			if s.taken.Add(1); s.starved.Load() {
+				s.feedOn()
+			}
+			if !yield(r) {
+				return
+			}
 		}
 	}
 	// Nothing is ready and nothing will be.
@@ -232,9 +299,8 @@ func (s *stream[In, Out]) consume(yield func(Result[Out]) bool) {
 	}
 }
 
-// take waits for the next result to yield. It returns false at the end of the
-// stream.
-func (s *stream[In, Out]) take() (r Result[Out], ok bool) {
+// fetch waits for results to yield. It returns false at the end of the stream.
+func (s *stream[In, Out]) fetch(results *[]Result[Out]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -242,27 +308,27 @@ func (s *stream[In, Out]) take() (r Result[Out], ok bool) {
 			s.err = fmt.Errorf("%s: %w", s.f.name, canceled(s.ctx))
 		}
 		if s.err != nil {
-			return r, false
+			return false
 		}
-		next := s.taken
-		if !s.ordered && len(s.order) > 0 {
-			next = s.order[0]
+		if len(s.ready) > 0 {
+			old := (*results)[:0]
+			clear(*results)
+			*results, s.ready = s.ready, old
+			return true
 		}
-		if r, ok = s.ready[next]; ok {
-			delete(s.ready, next)
-			if !s.ordered {
-				s.order = s.order[1:]
-			}
-			// Wake the feeder when a quarter of the window is free, not for each.
-			if s.taken++; s.pulled-s.taken <= s.window()*3/4 {
-				s.room.Signal()
-			}
-			return r, true
-		}
-		if s.eof && s.taken == s.pulled {
-			return r, false
+		if s.eof && int(s.taken.Load()) == s.pulled {
+			return false
 		}
 		s.news.Wait()
+	}
+}
+
+// feedOn wakes the feeder when a quarter of the window is free, not for each result.
+func (s *stream[In, Out]) feedOn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pulled-int(s.taken.Load()) <= s.size*3/4 {
+		s.room.Signal()
 	}
 }
 
@@ -271,8 +337,7 @@ func (s *stream[In, Out]) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
-	s.pending, s.order = nil, nil
-	clear(s.ready)
+	s.pending, s.ready, s.slots = nil, nil, nil
 	s.room.Signal()
 }
 

@@ -61,8 +61,8 @@ type Threads struct {
 
 // thread is a goroutine that runs calls.
 type thread struct {
-	now ref
-	ran int // calls so far
+	now span // a single call
+	ran int  // calls so far
 }
 
 // NewThreads returns an executor on goroutines. It starts nothing; what is wrong
@@ -114,21 +114,21 @@ func (t *Threads) Window(function string) int {
 // run see their context.
 func (t *Threads) cancelled(e *entry) {
 	t.mu.Lock()
-	refs := t.queue.remove(e)
+	removed := t.queue.remove(e)
 	t.mu.Unlock()
-	t.fail(refs)
+	t.drop(removed)
 }
 
-// fail answers calls that were taken out of the queue.
-func (t *Threads) fail(refs []ref) {
-	for _, r := range refs {
-		r.drop()
+// drop answers calls that were taken out of the queue.
+func (t *Threads) drop(spans []span) {
+	for _, s := range spans {
+		s.drop()
 	}
 	t.mu.Lock()
-	for _, r := range refs {
-		r.e.end(1)
+	for _, s := range spans {
+		s.e.end(s.n)
 	}
-	t.drain.done(len(refs))
+	t.drain.done(calls(spans))
 	t.mu.Unlock()
 }
 
@@ -143,32 +143,32 @@ func (t *Threads) work(th *thread) {
 	}()
 	for {
 		t.mu.Lock()
-		r, ok := t.queue.pop()
-		if th.now = r; !ok {
+		s := t.queue.pop(1)
+		if th.now = s; s.n == 0 {
 			delete(t.running, th)
 			ended = true
 			t.mu.Unlock()
 			return
 		}
 		t.mu.Unlock()
-		if r.wanted() {
-			th.run(r)
+		if s.e.ctx.Err() == nil && s.e.b.Wanted(s.i) {
+			th.run(s)
 		} else {
-			r.drop()
+			s.drop()
 		}
 		t.ended(th)
 	}
 }
 
 // run runs a call, and looks at the clock for every sixteenth.
-func (th *thread) run(r ref) {
+func (th *thread) run(s span) {
 	if th.ran++; th.ran%16 != 1 {
-		r.e.b.Run(r.e.ctx, r.i)
+		s.e.b.Run(s.e.ctx, s.i)
 		return
 	}
 	began := time.Now()
-	r.e.b.Run(r.e.ctx, r.i)
-	r.e.cost.addResult(time.Since(began), 0)
+	s.e.b.Run(s.e.ctx, s.i)
+	s.e.cost.addResults(1, time.Since(began), 0)
 }
 
 // ended counts the call that the goroutine ran.
@@ -176,7 +176,7 @@ func (t *Threads) ended(th *thread) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	th.now.e.end(1)
-	th.now = ref{}
+	th.now = span{}
 	t.drain.done(1)
 }
 
@@ -196,7 +196,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
 		t.mu.Lock()
 		queued := t.queue.removeAll()
-		var running []ref
+		var running []span
 		for th := range t.running {
 			if th.now.e != nil {
 				running = append(running, th.now)
@@ -204,7 +204,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 		}
 		t.mu.Unlock()
 		giveUp(append(running, queued...), func() {})
-		t.fail(queued)
+		t.drop(queued)
 		switch {
 		case cause == nil:
 			return nil

@@ -14,21 +14,23 @@ type worker struct {
 	p    *Pool
 	wake chan struct{} // has an element when send has something to look at
 	gone chan struct{} // closed when the process has ended and its calls are elsewhere
+	in   incoming
+	out  outgoing
 
 	// Guarded by p.mu.
 	state     workerState
 	link      link          // nil until the process has started
 	failure   error         // why it never became ready
 	killed    string        // why multiproc killed it, if it did
-	flight    []flying      // calls handed to it, in order; the first is not answered
-	first     uint64        // id of flight[0]; ids count from 1
-	open      int           // calls in flight that are not answered
+	flight    []flying      // calls handed to it and not answered, in the order of their ids
+	next      uint64        // id of the next call; ids count from 1
+	open      int           // calls in flight
 	load      time.Duration // how long they will take, as far as is known
 	low       int           // hand out more calls when open is this small
 	since     time.Time     // when it last started a call
 	served    int           // calls handed to it so far
 	ended     int           // calls it has answered
-	cancels   []uint64      // calls to be cancelled
+	cancels   []idRange     // calls to be cancelled
 	recall    int           // calls to be asked back
 	recalling bool          // calls have been asked back, and the answer is not in
 	stopping  bool          // gets no more calls, and is told to stop after the last one
@@ -46,7 +48,7 @@ const (
 
 // hire starts a worker. p.mu is held.
 func (p *Pool) hire() *worker {
-	w := &worker{p: p, wake: make(chan struct{}, 1), gone: make(chan struct{}), first: 1}
+	w := &worker{p: p, wake: make(chan struct{}, 1), gone: make(chan struct{}), next: 1}
 	p.workers[w] = struct{}{}
 	go w.run() // ends when the process does; waited for through gone
 	return w
@@ -95,19 +97,18 @@ func (w *worker) run() {
 // is gone. err is why, where it is not how the process ended.
 func (w *worker) settle(ended child.Ended, err error) {
 	p := w.p
+	w.in.mu.Lock()
+	running := w.in.running
+	w.in.mu.Unlock()
 	p.mu.Lock()
 	wasReady := w.state == stateEnded // see run
-	var charged, back []ref
+	var charged, back []span          // the call that it ran, and those that it did not start
+	if s := w.land(running, 1); s.n > 0 {
+		charged = append(charged, s)
+	}
 	for _, f := range w.flight {
-		if f.answered {
-			continue
-		}
-		f.e.out--
-		if f.started {
-			charged = append(charged, f.ref)
-		} else {
-			back = append(back, f.ref)
-		}
+		f.e.out -= f.n
+		back = append(back, f.span)
 	}
 	w.state, w.flight = stateEnded, nil
 	delete(p.workers, w)
@@ -128,7 +129,7 @@ func (w *worker) settle(ended child.Ended, err error) {
 	} else {
 		w.failure = err
 	}
-	var lost []ref // calls that nobody will run
+	var lost []span // calls that nobody will run
 	lostTo := ErrClosed
 	switch {
 	case p.dead:
@@ -140,14 +141,14 @@ func (w *worker) settle(ended child.Ended, err error) {
 	}
 	p.mu.Unlock()
 
-	p.answer(charged, func(r ref) {
-		if r.e.ctx.Err() != nil {
-			r.drop() // its end was wanted
+	p.answer(charged, func(s span) {
+		if s.e.ctx.Err() != nil {
+			s.drop() // its end was wanted
 		} else {
-			r.e.b.Fail(r.i, pid, died)
+			s.fail(pid, died)
 		}
 	})
-	p.answer(lost, func(r ref) { r.e.b.Fail(r.i, 0, lostTo) })
+	p.answer(lost, func(s span) { s.fail(0, lostTo) })
 
 	p.mu.Lock()
 	p.staff()
@@ -206,7 +207,7 @@ func (w *worker) checkOverdue() (next time.Duration) {
 		}
 	}
 	for _, f := range w.flight {
-		if !f.cancelled.IsZero() && !f.answered {
+		if !f.cancelled.IsZero() {
 			look(f.cancelled, "react to a cancellation")
 		}
 	}

@@ -2,63 +2,141 @@ package multiproc
 
 import (
 	"errors"
+	"sync"
 	"time"
 
+	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
-// cancel ends the calls of e that the worker has: the last ones first, so that the end
-// of the one that runs does not let another begin. p.mu is held.
+// idRange is calls of consecutive ids.
+type idRange struct {
+	id uint64
+	n  int
+}
+
+// outgoing is what is said to a worker. Whoever holds mu may say it: the worker's send,
+// or whoever has something to say and does not want to wait for that.
+type outgoing struct {
+	mu     sync.Mutex
+	unsent []byte   // frames that did not fit in
+	buf    []byte   // scratch of say
+	calls  []flying // likewise
+}
+
+// cancel ends the calls of e that the worker has.
 func (w *worker) cancel(e *entry) { w.cancelIf(func(f *flying) bool { return f.e == e }) }
 
-func (w *worker) cancelIf(wanted func(*flying) bool) {
+// cancelIf ends such calls: the last ones first, so that the end of the one that runs
+// does not let another begin. p.mu is held.
+func (w *worker) cancelIf(such func(*flying) bool) {
 	for i := len(w.flight) - 1; i >= 0; i-- {
-		f, id := &w.flight[i], w.first+uint64(i)
-		if !wanted(f) || f.answered || !f.cancelled.IsZero() {
+		f := &w.flight[i]
+		if !such(f) || !f.cancelled.IsZero() {
 			continue
 		}
 		f.cancelled = time.Now()
-		w.cancels = append(w.cancels, id)
+		w.cancels = append(w.cancels, idRange{f.id, f.n})
 		w.watch(w.p.cfg.KillGrace + reaction)
 	}
 	w.poke()
 }
 
-// send hands calls to the worker, and what else is to be said.
+// send says what is to be said to the worker and that nobody else has said.
 func (w *worker) send() {
-	var buf []byte
-	var calls []handed
 	for {
-		w.p.mu.Lock()
-		ended := w.state == stateEnded
-		buf = w.control(buf[:0])
-		calls = w.take(calls[:0])
-		if len(buf)+len(calls) == 0 {
-			w.p.rebalance()
-		}
-		w.p.mu.Unlock()
-		switch {
-		case ended:
+		w.out.mu.Lock()
+		more, ended := w.say(transport.Now)
+		w.out.mu.Unlock()
+		if ended {
 			return
-		case len(buf)+len(calls) == 0:
+		}
+		if !more {
 			<-w.wake // poked by whoever changes something, and at the end
-			continue
 		}
-		buf = w.encode(buf, calls)
-		w.link.Send(buf) // if it fails the worker is gone, which receive notices
-		clear(calls)
-		if cap(buf) > 2*maxBatchBytes { // do not keep the memory of a large argument
-			buf = nil
+	}
+}
+
+// dispatch gives the worker calls if it needs some. What it could not say without
+// waiting, send will. It reports whether the calls that the worker has are short.
+func (w *worker) dispatch() (short bool) {
+	w.p.mu.Lock()
+	needs := w.open <= w.low
+	short = len(w.flight) > 0 && w.flight[0].est > 0 && w.flight[0].est < lazily
+	w.p.mu.Unlock()
+	if !needs {
+		return short
+	}
+	if !w.out.mu.TryLock() {
+		w.poke()
+		return short
+	}
+	for more := true; more && len(w.out.unsent) == 0; {
+		more, _ = w.say(transport.Try) // again, as calls may have been refused
+	}
+	w.out.mu.Unlock()
+	return short
+}
+
+// say says what is to be said to the worker, and reports whether that was anything, and
+// whether the worker has ended. w.out.mu is held.
+func (w *worker) say(how transport.How) (more, ended bool) {
+	p := w.p
+	p.mu.Lock()
+	buf := w.control(w.out.buf[:0])
+	calls := w.pick(w.out.calls[:0])
+	ended = w.state == stateEnded
+	more = len(buf)+len(calls)+len(w.out.unsent) > 0
+	if !more {
+		p.rebalance()
+	}
+	p.mu.Unlock()
+	if ended || !more {
+		return more, ended
+	}
+	if len(buf) > 0 { // whoever holds mu has said the calls that it is about
+		w.transmit(buf, transport.Urgent)
+		buf = buf[:0]
+	}
+	for _, c := range calls {
+		buf = w.encode(buf, c, how)
+	}
+	if len(buf) > 0 || len(w.out.unsent) > 0 {
+		w.transmit(buf, how)
+	}
+	clear(calls)
+	w.out.calls = calls
+	if w.out.buf = buf[:0]; cap(buf) > 2*maxBatchBytes { // do not keep the memory of a large argument
+		w.out.buf = nil
+	}
+	return more, false
+}
+
+// transmit sends frames after those that have not been sent yet. If sending fails the
+// worker is gone, which receive notices.
+func (w *worker) transmit(frames []byte, how transport.How) {
+	if len(w.out.unsent) > 0 {
+		if how == transport.Try {
+			w.out.unsent = append(w.out.unsent, frames...)
+			w.poke()
+			return
 		}
+		w.link.Send(w.out.unsent, transport.Now)
+		w.out.unsent = nil
+		if len(frames) == 0 {
+			return
+		}
+	}
+	if err := w.link.Send(frames, how); errors.Is(err, transport.ErrFull) {
+		w.out.unsent = append(w.out.unsent, frames...)
+		w.poke()
 	}
 }
 
 // control appends what is to be said besides calls. p.mu is held.
 func (w *worker) control(buf []byte) []byte {
-	for _, id := range w.cancels {
-		if w.find(id) != nil {
-			buf = appendCancel(buf, id, w.p.cfg.KillGrace)
-		}
+	for _, c := range w.cancels {
+		buf = appendCancel(buf, c.id, c.n, w.p.cfg.KillGrace)
 	}
 	w.cancels = w.cancels[:0]
 	if w.recall > 0 {
@@ -74,77 +152,104 @@ func (w *worker) control(buf []byte) []byte {
 	return buf
 }
 
-// handed is a call on its way to the worker.
-type handed struct {
-	ref
-	id uint64
-}
-
-// take takes calls from the queue. p.mu is held.
-func (w *worker) take(calls []handed) []handed {
+// pick takes calls from the queue. p.mu is held.
+func (w *worker) pick(picked []flying) []flying {
 	q := &w.p.queue
 	if w.open > w.low {
-		return calls
+		return picked
 	}
 	for !w.stopping && w.state == stateReady {
 		e := q.peek()
-		if e == nil || w.open > 0 && !w.room(e) {
+		if e == nil {
 			break
 		}
-		r, _ := q.pop()
-		id := w.first + uint64(len(w.flight))
-		est := time.Duration(e.cost.ran.Load())
-		w.flight = append(w.flight, flying{ref: r, est: est})
-		w.open++
-		w.load += est
-		e.out++
-		calls = append(calls, handed{r, id})
-		if w.served++; w.served == w.p.maxCalls {
+		n := w.room(e)
+		if w.p.maxCalls > 0 {
+			n = min(n, w.p.maxCalls-w.served)
+		}
+		if n <= 0 {
+			break
+		}
+		s := q.pop(n)
+		f := flying{span: s, id: w.next, est: time.Duration(e.cost.ran.Load())}
+		w.flight = append(w.flight, f)
+		w.next += uint64(s.n)
+		w.open += s.n
+		w.load += f.est * time.Duration(s.n)
+		e.out += s.n
+		picked = append(picked, f)
+		if w.served += s.n; w.served == w.p.maxCalls {
 			w.stopping = true
 		}
 	}
 	w.low = w.open / 2
-	return calls
+	return picked
 }
 
-// room reports whether the worker may have another call of e besides those it has.
-func (w *worker) room(e *entry) bool {
+// room returns how many more calls of e the worker may have besides those it has.
+func (w *worker) room(e *entry) int {
 	if n := e.b.Size(); n > 0 {
-		return w.open < n
+		return n - w.open
 	}
-	return w.open < e.cost.batch() && w.load+time.Duration(e.cost.ran.Load()) <= slice
+	n := e.cost.batch() - w.open
+	if est := time.Duration(e.cost.ran.Load()); est > 0 {
+		n = min(n, int((slice-w.load)/est))
+	}
+	if w.open == 0 {
+		n = max(n, 1)
+	}
+	return n
 }
 
-// encode appends the frames of calls. A call that is not wanted, or whose argument
-// cannot be encoded, is answered here.
-func (w *worker) encode(buf []byte, calls []handed) []byte {
-	for _, c := range calls {
-		err := errors.New("not wanted")
-		if c.wanted() {
-			before := len(buf)
-			buf, err = appendCall(buf, c.id, c.e.b.Func(), func(dst []byte) ([]byte, error) { return c.e.b.AppendArg(dst, c.i) })
-			if err != nil {
-				c.e.b.Fail(c.i, 0, err)
-			}
-			c.e.cost.addArgument(len(buf) - before)
-			if len(buf) > maxBatchBytes {
-				w.link.Send(buf)
-				buf = buf[:0]
-			}
-		} else {
-			c.drop()
+// encode appends the frames of calls. Those that are not wanted, or whose arguments
+// cannot be encoded, are answered here.
+func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
+	for s, id := f.span, f.id; s.n > 0; {
+		if s.e.ctx.Err() != nil {
+			w.refuse(s, id, ErrNotWanted)
+			break
 		}
-		if err == nil {
-			continue
+		start := len(buf)
+		buf = wire.AppendName(wire.Begin(buf, wire.Calls, id), s.e.b.Func())
+		out, n, err := s.e.b.AppendArgs(buf, s.i, s.n, start+maxBatchBytes)
+		if buf = out; n == 0 {
+			buf = buf[:start]
+		} else if e := wire.End(buf, start); e != nil { // of one call: more than one are less
+			buf, n, err = buf[:start], 0, e
 		}
-		w.p.mu.Lock()
-		if f := w.find(c.id); f != nil {
-			w.land(f)
+		s.e.cost.addArguments(n, len(buf)-start)
+		_, s = s.split(n)
+		id += uint64(n)
+		if err != nil {
+			w.refuse(span{s.e, s.i, 1}, id, err)
+			_, s = s.split(1)
+			id++
 		}
-		c.e.end(1)
-		w.ended++
-		w.p.drain.done(1)
-		w.p.mu.Unlock()
+		if len(buf) > maxBatchBytes && how != transport.Try {
+			w.transmit(buf, how)
+			buf = buf[:0]
+		}
 	}
 	return buf
+}
+
+// refuse answers calls that were picked and are not going to be sent.
+func (w *worker) refuse(s span, id uint64, err error) {
+	if errors.Is(err, ErrNotWanted) {
+		s.drop()
+	} else {
+		s.fail(0, err)
+	}
+	w.p.mu.Lock()
+	defer w.p.mu.Unlock()
+	for n := s.n; n > 0; {
+		landed := w.land(id, n)
+		if landed.n == 0 {
+			break // it is elsewhere, as the worker has ended
+		}
+		id, n = id+uint64(landed.n), n-landed.n
+		landed.e.end(landed.n)
+		w.ended += landed.n
+		w.p.drain.done(landed.n)
+	}
 }

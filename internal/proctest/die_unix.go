@@ -50,7 +50,10 @@ func die(how string) error {
 		block := make([]byte, 4<<30)
 		return fmt.Errorf("had room for %d bytes", len(block))
 	case "close":
-		return syscall.Close(3)
+		if err := syscall.Shutdown(3, syscall.SHUT_RDWR); err != nil { // a thread that reads keeps it open
+			return err
+		}
+		select {} // a result could still get through
 	case "garbage":
 		if _, err := syscall.Write(3, []byte(strings.Repeat("garbage ", 100))); err != nil {
 			return err

@@ -13,34 +13,50 @@ import (
 // Supported tells whether this system has sockets that a process can inherit.
 const Supported = true
 
-// Socketpair returns the parent's end of a new unix stream socket, and the file of
-// the other end, which the worker inherits and passes to [Open]. Neither is
-// inherited by anyone else.
-func Socketpair() (Conn, *os.File, error) {
-	syscall.ForkLock.RLock() // no process is started between the next two steps
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fds[0])
-		syscall.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
+// New returns the parent's end of a new connection, and the files of the other end,
+// which the worker inherits in this order and passes to [Open]: a unix stream socket
+// and, if the system has that, memory for rings. None is inherited by anyone else.
+func New() (Conn, []*os.File, error) {
+	ours, theirs, err := socketpair()
 	if err != nil {
-		return nil, nil, fmt.Errorf("make socket pair: %w", os.NewSyscallError("socketpair", err))
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "multiproc parent"), os.NewFile(uintptr(fds[1]), "multiproc worker")
-	conn, err := net.FileConn(ours) // a duplicate that waits without holding a thread
+	sock, err := net.FileConn(ours) // a duplicate that waits without holding a thread
 	ours.Close()
 	if err != nil {
 		theirs.Close()
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	return NewStream(conn), theirs, nil
+	mem := newMemory()
+	if mem == nil {
+		return NewStream(sock), []*os.File{theirs}, nil
+	}
+	conn, err := withRings(sock, mem)
+	if err != nil {
+		return nil, nil, errors.Join(err, sock.Close(), mem.Close(), theirs.Close())
+	}
+	return conn, []*os.File{theirs, mem.File()}, nil
 }
 
-// Open returns the worker's end of a socket that this process inherited as
-// descriptor fd. Its Recv blocks in the system call rather than in the scheduler, so
-// that it hears from the parent however busy the other threads are.
-func Open(fd uintptr) (Conn, error) {
+func socketpair() (ours, theirs *os.File, err error) {
+	syscall.ForkLock.RLock() // no process is started between the next two steps
+	defer syscall.ForkLock.RUnlock()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	syscall.CloseOnExec(fds[0])
+	syscall.CloseOnExec(fds[1])
+	return os.NewFile(uintptr(fds[0]), "multiproc parent"), os.NewFile(uintptr(fds[1]), "multiproc worker"), nil
+}
+
+// Open returns the worker's end of a connection whose files this process inherited as
+// n descriptors from fd on. Its Wait blocks in the system call rather than in the
+// scheduler, so that it hears from the parent however busy the other threads are.
+func Open(fd uintptr, n int) (Conn, error) {
+	if n < 1 || n > 2 {
+		return nil, fmt.Errorf("a connection cannot have %d descriptors", n)
+	}
 	var st syscall.Stat_t
 	if err := syscall.Fstat(int(fd), &st); err != nil {
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
@@ -52,5 +68,13 @@ func Open(fd uintptr) (Conn, error) {
 	if err := syscall.SetNonblock(int(fd), false); err != nil {
 		return nil, err
 	}
-	return NewStream(os.NewFile(fd, "multiproc control")), nil
+	sock := os.NewFile(fd, "multiproc control")
+	if n == 1 {
+		return NewStream(sock), nil
+	}
+	conn, err := openRings(sock, fd+1)
+	if err != nil {
+		return nil, errors.Join(err, sock.Close())
+	}
+	return conn, nil
 }

@@ -1,39 +1,85 @@
 // Package transport moves frames between a parent and one worker.
 //
-// [Conn] is the seam: a socket between processes ([Socketpair], [Open]) and a pair
-// within one process ([Pipe]), which tests use to run schedules, faults and
-// timeouts without processes.
-//
-// # Concurrency
-//
-// Send and Close may be called from several goroutines, Recv and Buffered from one
-// at a time. Close makes a blocked Send or Recv return.
+// [Conn] is the seam. Between processes it is a socket ([Socketpair], [Open]), with
+// rings in shared memory for the frames where the system has that; within one process
+// it is a pair ([Pipe]), which tests use to run schedules, faults and timeouts without
+// processes.
 package transport
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // Conn is one end of a connection.
+//
+// Send, Wait and Close may be called from several goroutines at once, Wait from one at
+// a time. So may Poll and Next, if a lock of the caller's keeps them apart. Close makes
+// a blocked Send or Wait return.
 type Conn interface {
-	// Send sends bytes that hold whole frames. When it returns nil the frames
-	// reach the peer even if this process dies in the next moment. It blocks while
-	// the peer does not read.
-	Send(frames []byte) error
+	// Send sends bytes that hold whole frames. When it returns nil the frames reach
+	// the peer even if this process dies in the next moment. It blocks while the peer
+	// does not read, unless how is Try: then it returns ErrFull and sends nothing.
+	Send(frames []byte, how How) error
 
-	// Recv returns the next frame, whose body is valid until the next Recv. It
-	// returns io.EOF when the peer has gone, after all that it sent.
-	Recv() (wire.Frame, error)
+	// Next returns the next frame of those that have been received as a whole, or
+	// false. The body is valid until the next Poll; that of a frame of more than 64
+	// KiB is never touched again.
+	Next() (wire.Frame, bool, error)
 
-	// Buffered returns the number of bytes that Recv can use without waiting.
-	Buffered() int
+	// Poll receives what has come, and reports whether anything had. It looks out for
+	// it for as long as spin says, which takes a CPU. If nothing has come, Wait
+	// returns when there is something: at once, or, if a quorum is given, when it is
+	// so many bytes or the peer is not going to send more soon. Poll returns io.EOF when
+	// the peer has gone, after all that it sent.
+	Poll(spin time.Duration, quorum int) (more bool, err error)
+
+	// Wait waits until Poll may have something to receive, or until the limit has
+	// passed; 0 is no limit. It may return early.
+	Wait(limit time.Duration) error
 
 	// Close closes this end.
 	Close() error
+}
+
+// How says how frames are sent.
+type How int
+
+// The peer is told at once that something has come where it waits for that, also
+// while it is busy, or when that is convenient because more is going to be sent.
+const (
+	Now    How = iota // if it waits
+	Soon              // if it waits for no more than has come
+	Urgent            // also if it does not wait
+	Try               // as Now, but not if that means to wait
+)
+
+// ErrFull is returned by Send where it would have to wait and was told not to.
+var ErrFull = errors.New("the peer does not read fast enough")
+
+// Never is a quorum for Poll: Wait returns only when something urgent has come.
+const Never = -1
+
+// Recv waits for the next frame, whose body is valid until the next Recv.
+func Recv(c Conn) (wire.Frame, error) {
+	for {
+		if f, ok, err := c.Next(); ok || err != nil {
+			return f, err
+		}
+		if more, err := c.Poll(0, 0); err != nil {
+			return wire.Frame{}, err
+		} else if more {
+			continue
+		}
+		if err := c.Wait(0); err != nil {
+			return wire.Frame{}, err
+		}
+	}
 }
 
 // stream is a Conn over any stream of bytes that delivers what was written when
@@ -42,24 +88,68 @@ type stream struct {
 	rw io.ReadWriteCloser
 	r  *wire.Reader
 
-	mu sync.Mutex // held while writing, so that frames are not interleaved
+	sending sync.Mutex // held while writing, so that frames are not interleaved
+
+	mu   sync.Mutex
+	in   []byte // was read and not polled
+	err  error  // comes after in
+	news []byte // for Wait to read into
 }
 
 // NewStream returns a Conn that sends its frames over rw.
 func NewStream(rw io.ReadWriteCloser) Conn {
-	return &stream{rw: rw, r: wire.NewReader(rw)}
+	s := &stream{rw: rw, news: make([]byte, 64<<10)}
+	s.r = wire.NewReader((*inbox)(s))
+	return s
 }
 
-func (s *stream) Send(frames []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *stream) Send(frames []byte, how How) error {
+	if how == Try {
+		return ErrFull // nobody knows
+	}
+	s.sending.Lock()
+	defer s.sending.Unlock()
 	_, err := s.rw.Write(frames)
 	return err
 }
 
-func (s *stream) Recv() (wire.Frame, error) { return s.r.Next() }
-func (s *stream) Buffered() int             { return s.r.Buffered() }
-func (s *stream) Close() error              { return s.rw.Close() }
+func (s *stream) Next() (wire.Frame, bool, error) { return s.r.Next() }
+
+func (s *stream) Poll(time.Duration, int) (more bool, err error) {
+	n, err := s.r.Fill()
+	return n > 0, err
+}
+
+// Wait reads, unless what it has read before was not polled yet.
+func (s *stream) Wait(time.Duration) error {
+	s.mu.Lock()
+	ready := len(s.in) > 0 || s.err != nil
+	s.mu.Unlock()
+	if ready {
+		return nil
+	}
+	n, err := s.rw.Read(s.news)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.in, s.err = append(s.in, s.news[:n]...), err
+	return nil
+}
+
+func (s *stream) Close() error { return s.rw.Close() }
+
+// inbox is the Reader's side of a stream.
+type inbox stream
+
+func (s *inbox) Read(p []byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.in) == 0 {
+		return 0, s.err
+	}
+	n = copy(p, s.in)
+	s.in = s.in[:copy(s.in, s.in[n:])]
+	return n, nil
+}
 
 // Pipe returns two connected ends within this process. A Send returns when the
 // other end has taken all of it.

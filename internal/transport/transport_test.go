@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"runtime"
@@ -15,11 +16,13 @@ import (
 var pairs = map[string]func(t *testing.T) (parent, worker Conn){
 	"pipe":   func(*testing.T) (Conn, Conn) { return Pipe() },
 	"socket": socketPair,
+	"rings":  ringPair,
 }
 
 func forEachPair(t *testing.T, test func(t *testing.T, parent, worker Conn)) {
 	for name, pair := range pairs {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			parent, worker := pair(t)
 			defer parent.Close()
 			defer worker.Close()
@@ -35,7 +38,7 @@ func TestBothWays(t *testing.T) {
 		send := func(c Conn, seed byte) error {
 			for i := range frames {
 				body := bytes.Repeat([]byte{seed + byte(i)}, size)
-				if err := c.Send(wire.Append(nil, wire.Call, uint64(i), body)); err != nil {
+				if err := c.Send(wire.Append(nil, wire.Calls, uint64(i), body), Now); err != nil {
 					return err
 				}
 			}
@@ -43,7 +46,7 @@ func TestBothWays(t *testing.T) {
 		}
 		receive := func(c Conn, seed byte) {
 			for i := range frames {
-				f, err := c.Recv()
+				f, err := Recv(c)
 				if err != nil || f.ID != uint64(i) || !bytes.Equal(f.Body, bytes.Repeat([]byte{seed + byte(i)}, size)) {
 					t.Errorf("frame %d: got id %d, %d bytes, error %v", i, f.ID, len(f.Body), err)
 					return
@@ -80,7 +83,7 @@ func TestConcurrentSend(t *testing.T) {
 			wg.Go(func() {
 				for range each {
 					body := bytes.Repeat([]byte{byte(s)}, 1000*s)
-					if err := worker.Send(wire.Append(nil, wire.Result, uint64(s), body)); err != nil {
+					if err := worker.Send(wire.Append(nil, wire.Result, uint64(s), body), Soon); err != nil {
 						t.Error(err)
 						return
 					}
@@ -88,7 +91,7 @@ func TestConcurrentSend(t *testing.T) {
 			})
 		}
 		for range senders * each {
-			f, err := parent.Recv()
+			f, err := Recv(parent)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,17 +107,17 @@ func TestPeerCloses(t *testing.T) {
 	forEachPair(t, func(t *testing.T, parent, worker Conn) {
 		sent := make(chan error, 1)
 		go func() {
-			sent <- worker.Send(wire.Append(nil, wire.Started, 3, nil))
+			sent <- worker.Send(wire.Append(nil, wire.Started, 3, nil), Soon)
 			worker.Close()
 		}()
-		if f, err := parent.Recv(); err != nil || f.ID != 3 {
+		if f, err := Recv(parent); err != nil || f.ID != 3 {
 			t.Fatalf("got id %d, error %v, want the frame sent before the end", f.ID, err)
 		}
 		if err := <-sent; err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if _, err := parent.Recv(); err != io.EOF {
+			if _, err := Recv(parent); err != io.EOF {
 				t.Errorf("after the peer closed: %v, want EOF", err)
 			}
 		}
@@ -122,17 +125,59 @@ func TestPeerCloses(t *testing.T) {
 }
 
 func TestCloseWakesRecv(t *testing.T) {
-	parent, worker := Pipe()
-	defer worker.Close()
-	got := make(chan error, 1)
-	go func() {
-		_, err := parent.Recv()
-		got <- err
-	}()
-	parent.Close()
-	if err := <-got; err == nil {
-		t.Error("Recv returned no error")
-	}
+	forEachPair(t, func(t *testing.T, parent, worker Conn) {
+		got := make(chan error, 1)
+		go func() { // ends when the connection is closed, here or by forEachPair
+			_, err := Recv(parent)
+			got <- err
+		}()
+		parent.Close()
+		if err := <-got; err == nil {
+			t.Error("Recv returned no error")
+		}
+	})
+}
+
+// A Send that waits for the peer to read is ended by Close.
+func TestCloseWakesSend(t *testing.T) {
+	forEachPair(t, func(t *testing.T, parent, worker Conn) {
+		got := make(chan error, 1)
+		go func() { // ends when the connection is closed, here or by forEachPair
+			got <- parent.Send(wire.Append(nil, wire.Calls, 1, make([]byte, 8<<20)), Now)
+		}()
+		for more := false; !more; { // it has begun
+			var err error
+			if more, err = worker.Poll(0, 1); err == nil && !more {
+				err = worker.Wait(0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		parent.Close()
+		if err := <-got; err == nil {
+			t.Error("Send returned no error")
+		}
+	})
+}
+
+// A Send that must not wait does not, and sends nothing then.
+func TestTry(t *testing.T) {
+	forEachPair(t, func(t *testing.T, parent, worker Conn) {
+		frame := wire.Append(nil, wire.Calls, 1, make([]byte, 1000))
+		sent := 0
+		for ; ; sent++ {
+			err := parent.Send(frame, Try)
+			if errors.Is(err, ErrFull) {
+				break
+			}
+			if err != nil || sent > 1<<20 {
+				t.Fatalf("after %d frames: %v", sent, err)
+			}
+		}
+		go worker.Close()
+		parent.Close()
+	})
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -143,11 +188,11 @@ func TestOpenRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(f.Fd()); err == nil {
+	if _, err := Open(f.Fd(), 1); err == nil {
 		t.Error("Open took a plain file for a socket")
 	}
 	f.Close()
-	if _, err := Open(1 << 20); err == nil {
+	if _, err := Open(1<<20, 1); err == nil {
 		t.Error("Open took a descriptor that is not open")
 	}
 }

@@ -98,10 +98,10 @@ func BenchmarkReader(b *testing.B) {
 		b.Run(fmt.Sprintf("body=%d", size), func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(HeaderSize + size))
-			frame := Append(nil, Call, 1, make([]byte, size))
+			frame := Append(nil, Calls, 1, make([]byte, size))
 			r := NewReader(io.Reader(&endless{all: bytes.Repeat(frame, 1+(64<<10)/len(frame))}))
 			for b.Loop() {
-				if f, err := r.Next(); err != nil || len(f.Body) != size {
+				if f, err := next(r); err != nil || len(f.Body) != size {
 					b.Fatal(err)
 				}
 			}

@@ -7,23 +7,45 @@ import (
 	"time"
 )
 
-func TestCallBody(t *testing.T) {
+func TestCallsBody(t *testing.T) {
 	for _, name := range []string{"", "f", strings.Repeat("n", 127), strings.Repeat("n", MaxName)} {
-		body := append(AppendName([]byte("x"), name), "arg"...)[1:]
-		got, arg, err := SplitCall(body)
-		if err != nil || string(got) != name || string(arg) != "arg" {
-			t.Errorf("%d bytes: got %q and %q, %v", len(name), got, arg, err)
+		want := []string{"arg", "", strings.Repeat("x", 300)}
+		body := AppendName([]byte("x"), name)
+		for _, arg := range want {
+			start := len(body)
+			body = append(BeginArg(body), arg...)
+			if err := EndArg(body, start); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, arg, err := SplitCall(body[:len(body)-3]); err != nil || len(arg) != 0 {
-			t.Errorf("%d bytes, no argument: got %q, %v", len(name), arg, err)
+		got, args, err := SplitCalls(body[1:])
+		if err != nil || string(got) != name {
+			t.Errorf("%d bytes: got %q, %v", len(name), got, err)
+		}
+		if n, err := CountArgs(args); n != len(want) || err != nil {
+			t.Errorf("%d arguments, %v", n, err)
+		}
+		for _, w := range want {
+			var arg []byte
+			if arg, args, err = SplitArg(args); err != nil || string(arg) != w {
+				t.Errorf("got %q, %v, want %q", arg, err, w)
+			}
+		}
+		if len(args) > 0 {
+			t.Errorf("%d bytes are left", len(args))
 		}
 	}
 	for _, body := range []string{
 		"", "\x01", "\x02a", "\x80", string(AppendName(nil, strings.Repeat("n", MaxName+1))),
 		"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
 	} {
-		if name, _, err := SplitCall([]byte(body)); err == nil {
+		if name, _, err := SplitCalls([]byte(body)); err == nil {
 			t.Errorf("%.20q is taken for a call of %.20q", body, name)
+		}
+	}
+	for _, args := range []string{"\x01", "\x00\x00\x00", "\x01\x00\x00\x00", "\x00\x00\x00\x00\x02\x00\x00\x00x", "\xff\xff\xff\xffx"} {
+		if n, err := CountArgs([]byte(args)); err == nil {
+			t.Errorf("%q is taken for %d arguments", args, n)
 		}
 	}
 }
@@ -53,7 +75,7 @@ func TestNumberBody(t *testing.T) {
 			t.Errorf("%d: got %d, %v", n, got, err)
 		}
 	}
-	for _, body := range []string{"", "\x80", "\x80\x80\x80\x80\x08", string(AppendNumber(nil, -1)), strings.Repeat("\xff", 11)} {
+	for _, body := range []string{"", "\x80", "\x80\x80\x80\x80\x08", "\x05\x06", string(AppendNumber(nil, -1)), strings.Repeat("\xff", 11)} {
 		if n, err := Number([]byte(body)); err == nil {
 			t.Errorf("%q is taken for %d", body, n)
 		}

@@ -15,7 +15,7 @@ func sample() []Frame {
 	sizes := []int{0, 1, 100, 64<<10 - HeaderSize - 1, 64<<10 - HeaderSize, 64<<10 - HeaderSize + 1, 3 << 20}
 	var fs []Frame
 	for i, n := range sizes {
-		fs = append(fs, Frame{Kind: Call, ID: uint64(i) << 40, Body: bytes.Repeat([]byte{byte(i + 1)}, n)})
+		fs = append(fs, Frame{Kind: Calls, ID: uint64(i) << 40, Body: bytes.Repeat([]byte{byte(i + 1)}, n)})
 	}
 	return append(fs, Frame{Kind: Stop, ID: 1})
 }
@@ -26,6 +26,18 @@ func encode(fs []Frame) []byte {
 		buf = Append(buf, f.Kind, f.ID, f.Body)
 	}
 	return buf
+}
+
+// next reads until there is a frame.
+func next(r *Reader) (Frame, error) {
+	for {
+		if f, ok, err := r.Next(); ok || err != nil {
+			return f, err
+		}
+		if _, err := r.Fill(); err != nil {
+			return Frame{}, err
+		}
+	}
 }
 
 func TestReaderReturnsWhatWasAppended(t *testing.T) {
@@ -39,7 +51,7 @@ func TestReaderReturnsWhatWasAppended(t *testing.T) {
 	for name, src := range readers {
 		r := NewReader(src)
 		for i, w := range want {
-			f, err := r.Next()
+			f, err := next(r)
 			if err != nil {
 				t.Fatalf("%s: frame %d: %v", name, i, err)
 			}
@@ -48,7 +60,7 @@ func TestReaderReturnsWhatWasAppended(t *testing.T) {
 			}
 		}
 		for range 2 {
-			if _, err := r.Next(); err != io.EOF {
+			if _, err := next(r); err != io.EOF {
 				t.Errorf("%s: at the end: %v, want EOF every time", name, err)
 			}
 		}
@@ -69,11 +81,11 @@ func TestBeginEndEqualsAppend(t *testing.T) {
 }
 
 func TestReaderRefuses(t *testing.T) {
-	ok := Append(nil, Call, 1, []byte("argument"))
-	huge := Append(nil, Call, 1, nil)
+	ok := Append(nil, Calls, 1, []byte("argument"))
+	huge := Append(nil, Calls, 1, nil)
 	huge[4] = 2 // 8 GiB
 	unknown := Append(nil, Kind(200), 1, nil)
-	big := Append(nil, Call, 1, make([]byte, 1<<20))
+	big := Append(nil, Calls, 1, make([]byte, 1<<20))
 	for _, c := range []struct {
 		name, stream, want string
 	}{
@@ -81,11 +93,11 @@ func TestReaderRefuses(t *testing.T) {
 		{"cut body", string(ok[:len(ok)-1]), "unexpected EOF"},
 		{"cut large body", string(big[:len(big)-1]), "unexpected EOF"},
 		{"no large body", string(big[:HeaderSize]), "unexpected EOF"},
-		{"announces 8 GiB", string(huge), "call frame of 8589934592 bytes: frame is over the limit of 4 GiB"},
+		{"announces 8 GiB", string(huge), "calls frame of 8589934592 bytes: frame is over the limit of 4 GiB"},
 		{"unknown kind", string(unknown), "frame of unknown kind 200"},
 		{"kind 0", string(make([]byte, 64)), "frame of unknown kind 0"},
 	} {
-		_, err := NewReader(strings.NewReader(c.stream)).Next()
+		_, err := next(NewReader(strings.NewReader(c.stream)))
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s: got error %v, want %q", c.name, err, c.want)
 		}
@@ -99,7 +111,7 @@ func TestReaderReservesAsBytesArrive(t *testing.T) {
 	src := io.MultiReader(bytes.NewReader(head), bytes.NewReader(make([]byte, 100<<10)))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err := NewReader(src).Next()
+	_, err := next(NewReader(src))
 	runtime.ReadMemStats(&after)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("got error %v, want unexpected EOF", err)
@@ -109,16 +121,46 @@ func TestReaderReservesAsBytesArrive(t *testing.T) {
 	}
 }
 
-func TestBuffered(t *testing.T) {
-	two := encode([]Frame{{Kind: Call, ID: 1, Body: []byte("a")}, {Kind: Call, ID: 2}})
-	r := NewReader(bytes.NewReader(two))
-	for i, want := range []int{HeaderSize, 0} {
-		if _, err := r.Next(); err != nil {
-			t.Fatal(err)
+// Bodies that were returned stay as they are until the next Fill, large ones for ever.
+func TestReaderBodiesStay(t *testing.T) {
+	large := bytes.Repeat([]byte{7}, readBuffer)
+	r := NewReader(bytes.NewReader(encode([]Frame{
+		{Kind: Calls, ID: 1, Body: []byte("a")}, {Kind: Calls, ID: 2, Body: []byte("bc")}, {Kind: Calls, ID: 3, Body: large}, {Kind: Stop, ID: 4},
+	})))
+	if _, err := r.Fill(); err != nil {
+		t.Fatal(err)
+	}
+	var fs []Frame
+	for len(fs) < 2 {
+		f, ok, err := r.Next()
+		if !ok || err != nil {
+			t.Fatalf("frame %d: %t, %v", len(fs), ok, err)
 		}
-		if got := r.Buffered(); got != want {
-			t.Errorf("after frame %d: Buffered() = %d, want %d", i, got, want)
-		}
+		fs = append(fs, f)
+	}
+	if _, ok, err := r.Next(); ok || err != nil {
+		t.Errorf("a frame that has not come as a whole: %t, %v", ok, err)
+	}
+	if string(fs[0].Body) != "a" || string(fs[1].Body) != "bc" {
+		t.Errorf("got %q and %q", fs[0].Body, fs[1].Body)
+	}
+	f, err := next(r)
+	if err != nil || f.ID != 3 {
+		t.Fatalf("got frame %d, %v", f.ID, err)
+	}
+	if last, err := next(r); err != nil || last.ID != 4 || !bytes.Equal(f.Body, large) {
+		t.Errorf("after frame %d, %v: the large body has changed", last.ID, err)
+	}
+}
+
+// A stream may have nothing at the moment.
+func TestReaderDoesNotWait(t *testing.T) {
+	r := NewReader(iotest.ErrReader(nil))
+	if n, err := r.Fill(); n != 0 || err != nil {
+		t.Errorf("Fill returns %d, %v", n, err)
+	}
+	if _, ok, err := r.Next(); ok || err != nil {
+		t.Errorf("Next returns %t, %v", ok, err)
 	}
 }
 
@@ -133,7 +175,7 @@ func FuzzReader(f *testing.F) {
 		r := NewReader(bytes.NewReader(stream))
 		rest := stream
 		for {
-			frame, err := r.Next()
+			frame, err := next(r)
 			if err != nil {
 				if err == io.EOF && len(rest) != 0 {
 					t.Fatalf("EOF with %d bytes left", len(rest))
@@ -146,7 +188,14 @@ func FuzzReader(f *testing.F) {
 			}
 			rest = rest[len(again):]
 			// The bodies' own decoders must not fall over either.
-			SplitCall(frame.Body)
+			if _, args, err := SplitCalls(frame.Body); err == nil {
+				n, err := CountArgs(args)
+				for ; err == nil && n > 0; n-- {
+					if _, args, err = SplitArg(args); err != nil {
+						t.Fatalf("argument: %v", err)
+					}
+				}
+			}
 			SplitRan(frame.Body)
 			Number(frame.Body)
 		}

@@ -19,41 +19,43 @@ package wire
 
 // Version is the version of the protocol, sent in the worker's environment and
 // in its [Hello]. A parent and a worker of different versions refuse each other.
-const Version = 1
+const Version = 2
 
 // Kind tells what a frame means.
 type Kind uint8
 
-// The worker speaks first, with Hello. From then on the parent sends Call,
-// Cancel, Recall and Stop, and the worker answers each Call with exactly one of
-// Result, Failed and Returned. A worker starts calls in the order in which they
-// came, says Started before it runs one, and lets a frame leave before it starts
-// the next call, so that the parent always knows which call it was running when
-// it died.
+// The worker speaks first, with Hello. From then on the parent sends Calls, Cancel,
+// Recall and Stop, and the worker answers each call with exactly one of Result, Failed
+// and Returned. The calls of one frame have consecutive ids, and so have those of
+// consecutive frames. A worker starts calls in the order in which they came, says
+// Started before it runs one, and lets a frame leave before it starts the next call, so
+// that the parent always knows which call it was running when it died.
 const (
 	Hello    Kind = 1 // worker to parent; body: CBOR Greeting
-	Call     Kind = 2 // parent to worker; id; body: length of name (uvarint), name, CBOR argument
+	Calls    Kind = 2 // parent to worker; id of the first; body: length of name (uvarint), name, and for each call its argument: length (4 bytes, little-endian), CBOR
 	Started  Kind = 3 // worker to parent; id; no body: the call runs from now on
 	Result   Kind = 4 // worker to parent; id; body: nanoseconds it ran (8 bytes), CBOR result
 	Failed   Kind = 5 // worker to parent; id; body: nanoseconds it ran (8 bytes), CBOR Failure
-	Cancel   Kind = 6 // parent to worker; id; body: uvarint milliseconds: give the call back, or end its context and, if it still runs after that time, the worker
+	Cancel   Kind = 6 // parent to worker; id; body: uvarint n, uvarint milliseconds: give calls id … id+n-1 back; where one runs, end its context and, if it still runs after that time, the worker
 	Recall   Kind = 7 // parent to worker; body: uvarint n: give back the last n calls not started
 	Returned Kind = 8 // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
 	Stop     Kind = 9 // parent to worker; body: exit code (uvarint): exit now
 )
 
 var kindNames = [...]string{
-	Hello: "hello", Call: "call", Started: "started", Result: "result", Failed: "failed",
+	Hello: "hello", Calls: "calls", Started: "started", Result: "result", Failed: "failed",
 	Cancel: "cancel", Recall: "recall", Returned: "returned", Stop: "stop",
 }
 
 // String returns the name of the kind, or "unknown".
 func (k Kind) String() string {
-	if int(k) < len(kindNames) && kindNames[k] != "" {
+	if k.known() {
 		return kindNames[k]
 	}
 	return "unknown"
 }
+
+func (k Kind) known() bool { return int(k) < len(kindNames) && k > 0 }
 
 // Greeting is the body of a Hello frame.
 type Greeting struct {

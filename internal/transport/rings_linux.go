@@ -1,0 +1,227 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/shm"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// ringSize is how many bytes a ring holds, one in each direction.
+const ringSize = 256 << 10
+
+// bell is what a side writes to the socket to wake the other.
+const bell = 'b'
+
+// rings is a Conn whose frames go through rings in shared memory. The socket beside
+// them tells whoever waits that something has come, and whether the peer is alive.
+type rings struct {
+	sock io.ReadWriteCloser
+	mem  *shm.Memory
+	r    *wire.Reader
+	buf  [64]byte // for Wait to read into
+
+	sending sync.Mutex
+	out     *shm.Writer
+
+	receiving sync.Mutex
+	in        *shm.Reader
+
+	mu     sync.Mutex
+	gone   error         // why nothing more comes, or nil
+	closed chan struct{} // closed by Close
+}
+
+// newRings returns an end over a socket and memory, which it takes over. first says
+// which ring it sends through.
+func newRings(sock io.ReadWriteCloser, mem *shm.Memory, first bool) (*rings, error) {
+	c := &rings{sock: sock, mem: mem, closed: make(chan struct{})}
+	n := shm.RingBytes(ringSize)
+	b := mem.Bytes()
+	if len(b) < 2*n {
+		return nil, fmt.Errorf("the shared memory has %d bytes, which are too few", len(b))
+	}
+	out, in := b[:n], b[n:2*n]
+	if !first {
+		out, in = in, out
+	}
+	var err error
+	if c.out, err = shm.NewWriter(out); err != nil {
+		return nil, err
+	}
+	if c.in, err = shm.NewReader(in); err != nil {
+		return nil, err
+	}
+	c.r = wire.NewReader(c.in)
+	return c, nil
+}
+
+func (c *rings) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// patience bounds how long a Send sleeps before it looks whether it is still worth it.
+const patience = 100 * time.Millisecond
+
+func (c *rings) Send(frames []byte, how How) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if c.isClosed() {
+		return net.ErrClosed
+	}
+	if how == Try {
+		room, err := c.out.Room()
+		if err != nil {
+			return err
+		}
+		if room < len(frames) {
+			return ErrFull
+		}
+	}
+	for {
+		n, err := c.out.Write(frames)
+		if err != nil {
+			return err
+		}
+		frames = frames[n:]
+		if c.out.Wanted(how != Soon || len(frames) > 0) || how == Urgent && len(frames) == 0 {
+			if _, err := c.sock.Write([]byte{bell}); err != nil {
+				return err
+			}
+		}
+		if len(frames) == 0 {
+			return nil
+		}
+		if err := c.out.AwaitRoom(patience); err != nil {
+			return err
+		}
+		if c.isClosed() {
+			return net.ErrClosed
+		}
+	}
+}
+
+func (c *rings) Next() (wire.Frame, bool, error) { return c.r.Next() }
+
+// halfway is how long Poll looks out for the rest of a large frame.
+const halfway = 50 * time.Microsecond
+
+func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
+	c.receiving.Lock()
+	defer c.receiving.Unlock()
+	if c.isClosed() {
+		return false, net.ErrClosed
+	}
+	c.mu.Lock()
+	gone := c.gone // before looking, as what came before it must be seen
+	c.mu.Unlock()
+	if c.r.Partial() {
+		spin = max(spin, halfway)
+	}
+	if spin > 0 && !c.in.Ready() {
+		c.in.Disarm()
+		began := time.Now()
+		for i := 1; !c.in.Ready(); i++ {
+			shm.Pause()
+			if i%16 == 0 && time.Since(began) > spin {
+				break
+			}
+		}
+	}
+	for {
+		if n, err := c.r.Fill(); n > 0 || err != nil {
+			return n > 0, err
+		}
+		if gone != nil {
+			if gone == io.EOF && c.r.Partial() {
+				gone = io.ErrUnexpectedEOF
+			}
+			return false, gone
+		}
+		if quorum == Never || c.in.Arm(quorum) {
+			return false, nil
+		}
+	}
+}
+
+func (c *rings) Wait(limit time.Duration) error {
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if gone != nil {
+		return nil // as Poll says
+	}
+	if d, ok := c.sock.(interface{ SetReadDeadline(time.Time) error }); ok && limit > 0 {
+		d.SetReadDeadline(time.Now().Add(limit))
+		defer d.SetReadDeadline(time.Time{})
+	}
+	n, err := c.sock.Read(c.buf[:])
+	for _, b := range c.buf[:n] {
+		if b != bell {
+			err = errors.New("the control socket carries something else than bells")
+		}
+	}
+	if errors.Is(err, syscall.ECONNRESET) { // it had not heard every bell
+		err = io.EOF
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.mu.Lock()
+		c.gone = err
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// Close also gives the memory back, once nobody is in it.
+func (c *rings) Close() error {
+	c.mu.Lock()
+	if c.isClosed() {
+		c.mu.Unlock()
+		return nil
+	}
+	close(c.closed)
+	c.out.Interrupt()
+	c.mu.Unlock()
+	err := c.sock.Close()
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.receiving.Lock()
+	defer c.receiving.Unlock()
+	return errors.Join(err, c.mem.Close())
+}
+
+// newMemory returns memory for two rings, or nil where there is none to be had.
+func newMemory() *shm.Memory {
+	mem, err := shm.New("multiproc", 2*shm.RingBytes(ringSize))
+	if err != nil {
+		return nil // an old kernel, or a sandbox
+	}
+	return mem
+}
+
+// withRings returns the parent's end over sock and mem.
+func withRings(sock io.ReadWriteCloser, mem *shm.Memory) (Conn, error) {
+	return newRings(sock, mem, true)
+}
+
+// openRings returns the worker's end over sock and the memory that descriptor fd is.
+func openRings(sock io.ReadWriteCloser, fd uintptr) (Conn, error) {
+	mem, err := shm.Open(os.NewFile(fd, "multiproc memory"))
+	if err != nil {
+		return nil, err
+	}
+	mem.CloseFile() // one descriptor less that a function can meddle with
+	return newRings(sock, mem, false)
+}

@@ -1,0 +1,103 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// readBuffer is the size of a Reader's buffer in bytes. A frame that does not fit gets
+// memory of its own.
+const readBuffer = 64 << 10
+
+// Reader splits a stream of bytes into frames. It never waits by itself: Fill takes
+// what the stream has, Next returns the frames that are complete. It is not safe for
+// concurrent use.
+type Reader struct {
+	src      io.Reader
+	buf      []byte
+	from, to int // the part of buf that was read and not returned
+
+	large Frame // the frame that does not fit into buf, or zero; its Body is what has come
+	size  int   // of its whole body
+}
+
+// NewReader returns a Reader on src, whose Read may return 0 bytes and no error when
+// it has none at the moment.
+func NewReader(src io.Reader) *Reader {
+	return &Reader{src: src, buf: make([]byte, readBuffer)}
+}
+
+// Fill reads once from the stream, and returns how many bytes came. The bodies of the
+// frames that Next returned before are not valid any more, but for those of more than
+// 64 KiB: they are never used again. At the end of the stream the error is io.EOF, or
+// io.ErrUnexpectedEOF where that is within a frame; frames that Next has not returned
+// yet must be taken before.
+func (r *Reader) Fill() (n int, err error) {
+	if r.large.Kind != 0 {
+		n, err = r.src.Read(r.room())
+		r.large.Body = r.large.Body[:len(r.large.Body)+n]
+	} else {
+		if r.from > 0 {
+			r.to, r.from = copy(r.buf, r.buf[r.from:r.to]), 0
+		}
+		n, err = r.src.Read(r.buf[r.to:])
+		r.to += n
+	}
+	if n == 0 && err == io.EOF && r.Partial() {
+		err = io.ErrUnexpectedEOF
+	} else if n > 0 && err == io.EOF {
+		err = nil // it comes again
+	}
+	return n, err
+}
+
+// Partial reports whether a part of a frame has come.
+func (r *Reader) Partial() bool { return r.large.Kind != 0 || r.from < r.to }
+
+// room returns memory for more of the large frame. It is reserved as bytes arrive, not
+// as they are announced.
+func (r *Reader) room() []byte {
+	body := r.large.Body
+	if len(body) == cap(body) {
+		grown := make([]byte, len(body), min(r.size, max(1<<20, 16*len(body))))
+		copy(grown, body)
+		body, r.large.Body = grown, grown
+	}
+	return body[len(body):min(cap(body), r.size)]
+}
+
+// Next returns the next frame, unless more bytes have to come for that. The body is
+// valid until Fill is called.
+func (r *Reader) Next() (f Frame, ok bool, err error) {
+	if r.large.Kind != 0 {
+		if len(r.large.Body) < r.size {
+			return Frame{}, false, nil
+		}
+		f, r.large = r.large, Frame{}
+		return f, true, nil
+	}
+	have := r.buf[r.from:r.to]
+	if len(have) < HeaderSize {
+		return Frame{}, false, nil
+	}
+	word := binary.LittleEndian.Uint64(have)
+	f = Frame{Kind: Kind(word >> 56), ID: binary.LittleEndian.Uint64(have[8:])}
+	n := word & (1<<56 - 1)
+	if !f.Kind.known() {
+		return Frame{}, false, fmt.Errorf("frame of unknown kind %d", f.Kind)
+	} else if n > MaxBody {
+		return Frame{}, false, fmt.Errorf("%s frame of %d bytes: %w", f.Kind, n, ErrTooLarge)
+	}
+	have = have[HeaderSize:]
+	if uint64(len(have)) >= n {
+		f.Body = have[:n:n]
+		r.from += HeaderSize + int(n)
+		return f, true, nil
+	}
+	if int(n) > len(r.buf)-HeaderSize {
+		r.large, r.size, r.from, r.to = f, int(n), 0, 0
+		r.large.Body = append(make([]byte, 0, min(r.size, 1<<20)), have...)
+	}
+	return Frame{}, false, nil
+}
