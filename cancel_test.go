@@ -95,7 +95,7 @@ func TestCancelDeaf(t *testing.T) {
 				if err != nil || view.PID == v.PID {
 					t.Errorf("%s: afterwards process %d, %v, before %d", name, view.PID, err, v.PID)
 				}
-				if took := time.Since(began); took < grace/2 || took > within {
+				if took := time.Since(began); took < grace/2 || took > 10*within {
 					t.Errorf("%s: the worker was replaced after %v", name, took)
 				}
 				proctest.Eventually(t, time.Second, "its processes are gone", func() bool { return len(proctest.Group(v.PID)) == 0 })

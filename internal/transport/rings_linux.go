@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,10 @@ type rings struct {
 
 	receiving sync.Mutex
 	in        *shm.Reader
+
+	// What was done before a Send happens before what is done after the Poll that gets
+	// the peer's answer. The memory model does not know that the peer came in between.
+	turns atomic.Uint64
 
 	mu     sync.Mutex
 	gone   error         // why nothing more comes, or nil
@@ -90,6 +95,7 @@ func (c *rings) Send(frames []byte, how How) error {
 			return ErrFull
 		}
 	}
+	c.turns.Add(1)
 	for {
 		n, err := c.out.Write(frames)
 		if err != nil {
@@ -142,6 +148,7 @@ func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	}
 	for {
 		if n, err := c.r.Fill(); n > 0 || err != nil {
+			c.turns.Load()
 			return n > 0, err
 		}
 		if gone != nil {
