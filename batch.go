@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 
@@ -30,12 +31,13 @@ type Batch struct {
 	n     int
 	size  int // calls to hand to a worker at a time; 0: the executor decides
 	calls batchCalls
+	at    *worker // which the only call was handed to by Submit, or nil
 }
 
 // batchCalls is what a batch knows about its calls beyond their number. Its one
 // implementation knows their types.
 type batchCalls interface {
-	appendArgs(dst []byte, i, n, limit int) (out []byte, took int, err error)
+	appendArgs(dst []byte, i, n, limit int) (out []byte, took int, tail wire.Tail, err error)
 	run(ctx context.Context, i int)
 	settle(i int, pid int, results [][]byte)
 	fail(i int, err error)
@@ -68,7 +70,11 @@ func (b *Batch) Info(i int, pid int) CallInfo { return b.calls.info(i, pid) }
 // fewer when dst has grown beyond limit bytes, when a call is not wanted any more (the
 // error is then ErrNotWanted), or when an argument cannot be encoded. The error concerns
 // the first call that was not taken, and is the answer to give to it with Fail.
-func (b *Batch) AppendArgs(dst []byte, i, n, limit int) (out []byte, took int, err error) {
+//
+// A large argument is not copied. It is taken alone: then there is a tail, which goes on
+// where the encoding in dst, without a length, ends. Its last byte is 1, or 0 if not all
+// before could be read, because the caller does not want the call any more.
+func (b *Batch) AppendArgs(dst []byte, i, n, limit int) (out []byte, took int, tail wire.Tail, err error) {
 	return b.calls.appendArgs(dst, i, n, limit)
 }
 
@@ -140,26 +146,32 @@ func (c *typedCalls[In, Out]) info(i int, pid int) CallInfo {
 
 func (c *typedCalls[In, Out]) wanted(i int) bool { return c.to.wanted(c.index(i)) }
 
-func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int) (out []byte, took int, err error) {
+func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int) (out []byte, took int, tail wire.Tail, err error) {
 	if !c.gate.enter() {
-		return dst, 0, ErrNotWanted
+		return dst, 0, nil, ErrNotWanted
 	}
 	defer c.gate.leave()
 	for ; took < n && (took == 0 || len(dst) <= limit); took++ {
 		if !c.wanted(i + took) {
-			return dst, took, ErrNotWanted
+			return dst, took, nil, ErrNotWanted
 		}
 		start := len(dst)
-		out, err := encode(wire.BeginArg(dst), &c.in[i+took], c.f.in, "argument")
-		if err == nil {
+		out, raw, err := encodeSplit(wire.BeginArg(dst), &c.in[i+took], c.f.in, "argument")
+		switch {
+		case err != nil:
+		case raw != nil && took > 0:
+			return dst, took, nil, nil
+		case raw != nil:
+			return wire.NoLength(out, start), 1, &argTail{raw: raw, gate: c.gate}, nil
+		default:
 			err = wire.EndArg(out, start)
 		}
 		if err != nil {
-			return dst, took, err
+			return dst, took, nil, err
 		}
 		dst = out
 	}
-	return dst, took, nil
+	return dst, took, nil, nil
 }
 
 func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
@@ -235,6 +247,33 @@ func (c *typedCalls[In, Out]) deliver(i int, outs []Out) {
 // unanswered reports whether no answer to call i has come before.
 func (c *typedCalls[In, Out]) unanswered(i int) bool {
 	return c.answered == nil || c.answered[i].CompareAndSwap(false, true)
+}
+
+// argTail is the end of a large argument, and a byte that says whether it is complete.
+type argTail struct {
+	raw  []byte
+	gate *gate
+	left bool // the caller has left, and raw is not read any more
+}
+
+func (t *argTail) Size() int64 { return int64(len(t.raw)) + 1 }
+
+// ReadAt implements io.ReaderAt, from the front to the end.
+func (t *argTail) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < int64(len(t.raw)) {
+		n = min(len(p), len(t.raw)-int(off))
+		if t.left = t.left || !t.gate.enter(); t.left {
+			clear(p[:n])
+		} else {
+			copy(p, t.raw[off:])
+			t.gate.leave()
+		}
+		return n, nil
+	}
+	if p[0] = 1; t.left {
+		p[0] = 0
+	}
+	return 1, io.EOF
 }
 
 // errLeft is what calls are told whose caller has left; nobody reads it.

@@ -26,11 +26,11 @@ type cost struct {
 	result   atomic.Int64 // encoded bytes
 }
 
-// addResults notes what n calls have cost in all.
-func (c *cost) addResults(n int, ran time.Duration, bytes int) {
-	smooth(&c.ran, n, int64(ran))
-	smooth(&c.result, n, int64(bytes))
-}
+// addTime notes how long n calls took in all.
+func (c *cost) addTime(n int, ran time.Duration) { smooth(&c.ran, n, int64(ran)) }
+
+// addResults notes how many bytes the results of n calls take in all.
+func (c *cost) addResults(n, bytes int) { smooth(&c.result, n, int64(bytes)) }
 
 // addArguments notes how many bytes the arguments of n calls take in all.
 func (c *cost) addArguments(n, bytes int) { smooth(&c.argument, n, int64(bytes)) }
@@ -53,7 +53,7 @@ const slice = 10 * time.Millisecond
 
 // The most that a worker is handed at a time.
 const (
-	maxBatchCalls = 1024
+	maxBatchCalls = 8 << 10
 	maxBatchBytes = 1 << 20
 )
 

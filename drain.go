@@ -16,7 +16,9 @@ func giveUp(spans []span, stop func()) {
 	}
 	stop()
 	for _, s := range spans {
-		s.e.cancel(ErrClosed)
+		if s.e.cancel != nil {
+			s.e.cancel(ErrClosed)
+		}
 	}
 }
 

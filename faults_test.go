@@ -46,19 +46,19 @@ func (d *dying) breaks(sent int) bool {
 	return true
 }
 
-func (d *dying) Send(frames []byte, how transport.How) error {
+func (d *dying) Send(frames []byte, tail wire.Tail, how transport.How) error {
 	if d.breaks(1) {
 		return io.ErrClosedPipe
 	}
-	return d.Conn.Send(frames, how)
+	return d.Conn.Send(frames, tail, how)
 }
 
-func (d *dying) Next() (wire.Frame, bool, error) {
-	f, ok, err := d.Conn.Next()
+func (d *dying) Next(f *wire.Frame) (bool, error) {
+	ok, err := d.Conn.Next(f)
 	if ok && d.breaks(0) {
-		return wire.Frame{}, false, io.EOF
+		return false, io.EOF
 	}
-	return f, ok, err
+	return ok, err
 }
 
 // TestRandomDeaths has workers die between any two frames: each call is answered
@@ -146,7 +146,7 @@ func script(frames ...[]byte) func(n int, conn transport.Conn) {
 				return
 			}
 			if f.Kind == wire.Calls {
-				if conn.Send(slices.Concat(frames...), transport.Now) != nil {
+				if conn.Send(slices.Concat(frames...), nil, transport.Now) != nil {
 					return
 				}
 			}
@@ -179,7 +179,9 @@ func TestHostileWorker(t *testing.T) {
 		"second hello":               {[][]byte{wire.Append(nil, wire.Hello, 0, nil)}, ""},
 		"frame for workers":          {[][]byte{started, wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 0))}, "protocol error: unexpected stop frame"},
 		"frame of an unknown kind":   {[][]byte{started, []byte("garbage garbage garbage")}, "protocol error: frame of unknown kind"},
-		"frame that is far too long": {[][]byte{started, slices.Repeat([]byte{0xff}, 7), {5}, make([]byte, 8)}, "protocol error"},
+		"frame that is far too long": {[][]byte{started, {5, 0}, slices.Repeat([]byte{0xff}, 6), make([]byte, 8)}, "protocol error"},
+		"short result of no call":    {[][]byte{{0xff, 1, 5}}, ""},
+		"next of no call":            {[][]byte{started, {0xff, 1, 5}}, "= 5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, PoolConfig{Workers: 1}, func(t *testing.T, s *sim) {
@@ -235,7 +237,7 @@ func TestHostileParent(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				parent, worker := transport.Pipe()
 				defer parent.Close()
-				go parent.Send(frame, transport.Now)
+				go parent.Send(frame, nil, transport.Now)
 				if code, ok := serveSim(worker); ok {
 					t.Errorf("the worker takes it for an order to end with %d", code)
 				}
@@ -255,7 +257,7 @@ func TestHarmlessParent(t *testing.T) {
 				wire.Append(nil, wire.Recall, 0, wire.AppendNumber(nil, 1000)),
 				wire.Append(nil, wire.Calls, 1, wire.AppendName(nil, "no arguments")),
 				wire.Append(nil, wire.Calls, 2, append(wire.AppendName(nil, "no such function"), 1, 0, 0, 0, 0x05)),
-			), transport.Now)
+			), nil, transport.Now)
 			var kinds []string
 			for len(kinds) < 3 {
 				f, err := transport.Recv(parent)
@@ -268,7 +270,7 @@ func TestHarmlessParent(t *testing.T) {
 			if want := []string{"returned 0", "started 2", "failed 2"}; !slices.Equal(kinds, want) {
 				t.Errorf("the worker says %v, want %v", kinds, want)
 			}
-			parent.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 3)), transport.Now)
+			parent.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, 3)), nil, transport.Now)
 		}()
 		if code, ok := serveSim(worker); code != 3 || !ok {
 			t.Errorf("got %d, %t, want the order to end with 3", code, ok)

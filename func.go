@@ -29,8 +29,9 @@ type function interface {
 	Name() string
 
 	// serve decodes the argument, runs the function and appends the encoded
-	// result to dst. On failure dst is returned as it was.
-	serve(ctx context.Context, arg, dst []byte) ([]byte, *wire.Failure)
+	// result to dst; the end of a large one is returned as raw instead. On failure
+	// dst is returned as it was.
+	serve(ctx context.Context, arg, dst []byte) (out, raw []byte, failure *wire.Failure)
 }
 
 // registry holds the functions that this process can run, by name.
@@ -156,33 +157,48 @@ func (f *Func[In, Out]) protect(ctx context.Context, in In) (out Out, failure *w
 	return out, nil, nil
 }
 
-func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte) ([]byte, *wire.Failure) {
+func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte) (out, raw []byte, failure *wire.Failure) {
 	var in In
-	if err := wire.Decode(arg, &in); err != nil {
-		return dst, &wire.Failure{Cause: wire.CauseArgument, Message: fmt.Sprintf("decode argument: %v", err)}
+	if !wire.DecodeFast(arg, &in) {
+		p := new(In) // in itself stays on the stack
+		if err := wire.Decode(arg, p); err != nil {
+			return dst, nil, &wire.Failure{Cause: wire.CauseArgument, Message: fmt.Sprintf("decode argument: %v", err)}
+		}
+		in = *p
 	}
-	out, failure, _ := f.protect(ctx, in)
+	result, failure, _ := f.protect(ctx, in)
 	if failure != nil {
-		return dst, failure
+		return dst, nil, failure
 	}
-	buf, err := encode(dst, &out, f.out, "result")
+	if out, raw, ok := wire.AppendFast(dst, &result); ok {
+		return out, raw, nil
+	}
+	p := new(Out)
+	*p = result
+	out, raw, err := encodeSplit(dst, p, f.out, "result")
 	if err != nil {
-		return dst, &wire.Failure{Cause: wire.CauseResult, Message: strings.TrimPrefix(err.Error(), ErrEncoding.Error()+": ")}
+		return dst, nil, &wire.Failure{Cause: wire.CauseResult, Message: strings.TrimPrefix(err.Error(), ErrEncoding.Error()+": ")}
 	}
-	return buf, nil
+	return out, raw, nil
 }
 
 // encode appends the encoding of *v to dst. what is the value's part in the call.
 func encode[T any](dst []byte, v *T, c wire.Checker, what string) ([]byte, error) {
+	out, raw, err := encodeSplit(dst, v, c, what)
+	return append(out, raw...), err
+}
+
+// encodeSplit is encode, but the end of a large value is not copied and returned as raw.
+func encodeSplit[T any](dst []byte, v *T, c wire.Checker, what string) (out, raw []byte, err error) {
 	if err := c.Value(v); err != nil {
 		// The value is not shown: it may contain itself, and its text have no end.
-		return dst, fmt.Errorf("%w: encode %s of type %T: %w", ErrEncoding, what, *v, err)
+		return dst, nil, fmt.Errorf("%w: encode %s of type %T: %w", ErrEncoding, what, *v, err)
 	}
-	buf, err := wire.Encode(dst, v)
+	out, raw, err = wire.EncodeSplit(dst, v)
 	if err != nil {
-		return dst, fmt.Errorf("%w: encode %s %s: %w", ErrEncoding, what, clip(fmt.Sprintf("%+v", *v), 200), err)
+		return dst, nil, fmt.Errorf("%w: encode %s %s: %w", ErrEncoding, what, clip(fmt.Sprintf("%+v", *v), 200), err)
 	}
-	return buf, nil
+	return out, raw, nil
 }
 
 // clip shortens s to n bytes.
@@ -221,7 +237,19 @@ func (f *Func[In, Out]) Call(ctx context.Context, ex Executor, in In) (Out, erro
 		var zero Out
 		return zero, err
 	}
-	fut := f.Go(ctx, ex, in)
-	<-fut.done // bounded by ctx, which the future follows
+	one := f.one(ctx, in)
+	fut := &one.fut
+	if err := ex.Submit(&one.batch); err != nil {
+		fut.fail(0, &located{fut.info, err})
+	}
+	if w := one.batch.at; w != nil {
+		w.attend(&fut.settled)
+	}
+	select {
+	case <-fut.done:
+	case <-ctx.Done():
+		fut.fail(0, &located{fut.info, canceled(ctx)})
+		<-fut.done // bounded: it has failed, or is about to be settled
+	}
 	return fut.out, fut.err
 }

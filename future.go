@@ -27,20 +27,40 @@ type Future[Out any] struct {
 // cancelled when ctx ends. Whatever goes wrong is the future's error. What in points
 // to must not be changed before the future is done.
 func (f *Func[In, Out]) Go(ctx context.Context, ex Executor, in In) *Future[Out] {
-	fut := &Future[Out]{done: make(chan struct{}), info: CallInfo{Func: f.Name(), Index: -1}}
 	if err := f.check(ctx, ex); err != nil {
+		fut := &Future[Out]{done: make(chan struct{}), info: CallInfo{Func: f.Name(), Index: -1}}
 		fut.fail(0, err)
 		return fut
 	}
-	ctx, fut.cancel = context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	one := f.one(ctx, in)
+	fut := &one.fut
 	fut.mu.Lock()
+	fut.cancel = cancel
 	fut.unwatch = context.AfterFunc(ctx, func() { fut.fail(0, &located{fut.info, canceled(ctx)}) })
 	fut.mu.Unlock()
-	b := &Batch{ctx: ctx, name: f.name, n: 1, calls: &typedCalls[In, Out]{f: f, ctx: ctx, in: []In{in}, gate: &fut.gate, first: -1, answered: make([]atomic.Bool, 1), to: fut}}
-	if err := ex.Submit(b); err != nil {
+	if err := ex.Submit(&one.batch); err != nil {
 		fut.fail(0, &located{fut.info, err})
 	}
 	return fut
+}
+
+// oneCall is all that a single call needs, in one piece of memory.
+type oneCall[In, Out any] struct {
+	batch    Batch
+	calls    typedCalls[In, Out]
+	in       [1]In
+	answered [1]atomic.Bool
+	fut      Future[Out]
+}
+
+// one makes a call that is cancelled when ctx ends.
+func (f *Func[In, Out]) one(ctx context.Context, in In) *oneCall[In, Out] {
+	c := &oneCall[In, Out]{in: [1]In{in}}
+	c.fut.done, c.fut.info = make(chan struct{}), CallInfo{Func: f.name, Index: -1}
+	c.calls = typedCalls[In, Out]{f: f, ctx: ctx, in: c.in[:], gate: &c.fut.gate, first: -1, answered: c.answered[:], to: &c.fut}
+	c.batch = Batch{ctx: ctx, name: f.name, n: 1, calls: &c.calls}
+	return c
 }
 
 // Wait returns the result of the call once there is one. When ctx ends before, it

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/seed84f35039/multiproc/internal/child"
@@ -83,7 +84,7 @@ func Init() {
 		err = wire.End(hello, 0)
 	}
 	if err == nil {
-		err = conn.Send(hello, transport.Now)
+		err = conn.Send(hello, nil, transport.Now)
 	}
 	if err != nil {
 		fail(err)
@@ -96,13 +97,13 @@ func Init() {
 }
 
 // depth returns how deeply this process is nested: 0 where it is not a worker.
-func depth() int {
+var depth = sync.OnceValue(func() int {
 	n, err := strconv.Atoi(os.Getenv(envDepth))
 	if err != nil || n < 0 {
 		return 0
 	}
 	return n
-}
+})
 
 // canSpawn reports why this process may not start workers.
 func canSpawn() error {

@@ -30,6 +30,7 @@ type Pool struct {
 	queue    queue
 	workers  map[*worker]struct{} // started and not yet seen to end
 	costs    costs
+	turns    uint64 // how often a worker was handed calls
 	drain    drain
 	dead     bool          // workers are not replaced any more
 	gone     chan struct{} // closed when dead and no worker is left
@@ -143,22 +144,47 @@ func (p *Pool) await(ctx context.Context) error {
 // Submit implements [Executor].
 func (p *Pool) Submit(b *Batch) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.refuses(); err != nil {
+	if err := p.refuses(); err != nil || b.Len() == 0 {
+		p.mu.Unlock()
 		return err
 	}
-	if b.Len() == 0 {
-		return nil
-	}
-	p.queue.push(newEntry(b, p.costs.of(b.Func()), p.cancelled))
+	p.queue.push(newEntry(b, p.costs.of(b.Func()), false, p.cancelled))
 	p.drain.add(b.Len())
-	p.staff()
+	w := p.idle() // saves the way by another goroutine
+	if w == nil || p.queue.n > 1 {
+		w = nil
+		p.staff()
+	}
+	p.mu.Unlock()
+	if w != nil {
+		b.at = w
+		w.dispatch()
+		p.mu.Lock()
+		if p.queue.n > 0 { // the worker was busy with something else meanwhile
+			p.staff()
+		}
+		p.mu.Unlock()
+	}
 	return nil
 }
 
+// idle returns a worker that waits for calls, or nil: the one that had calls last, which may
+// be looking out for the next. p.mu is held.
+func (p *Pool) idle() (last *worker) {
+	for w := range p.workers {
+		if w.state == stateReady && w.open == 0 && !w.stopping && (last == nil || w.turn > last.turn) {
+			last = w
+		}
+	}
+	return last
+}
+
+// maxAhead is the most inputs a worker that a stream is ahead.
+const maxAhead = 1 << 10
+
 // Window implements [Executor]: twice what the workers are handed at a time.
 func (p *Pool) Window(function string) int {
-	return 2 * p.cfg.Workers * max(2, p.costs.of(function).batch())
+	return 2 * p.cfg.Workers * max(2, min(p.costs.of(function).batch(), maxAhead))
 }
 
 // cancelled ends the calls of a batch that is not wanted any more.

@@ -163,12 +163,12 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok b
 	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
 		return out, false, fmt.Errorf("%w: %w", errStart, err)
 	}
-	if err := p.link.Send(call, transport.Now); err != nil {
+	if err := p.link.Send(call, nil, transport.Now); err != nil {
 		_, err = transport.Recv(p.link) // says better that the process is gone
 		return out, false, err
 	}
 	if ctx.Err() != nil { // the first Cancel may have come before the call
-		p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), transport.Urgent)
+		p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), nil, transport.Urgent)
 	}
 	for {
 		m, err := transport.Recv(p.link)
@@ -216,7 +216,7 @@ func (p *Process[Out]) answer(m wire.Frame) (out Out, err error) {
 func (p *Process[Out]) stop(code int) {
 	late := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
 	defer late.Stop()
-	if p.link.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, code)), transport.Urgent) != nil {
+	if p.link.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, code)), nil, transport.Urgent) != nil {
 		return
 	}
 	for {
@@ -233,7 +233,7 @@ func (p *Process[Out]) cancel(ctx context.Context) {
 	p.mu.Unlock()
 	// The process ends in time by itself, unless it is stopped or not ready yet.
 	hard := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
-	p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), transport.Urgent)
+	p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), nil, transport.Urgent)
 	<-p.done // bounded by the timer
 	hard.Stop()
 }

@@ -14,29 +14,39 @@ type queue struct {
 // entry is a batch that an executor has taken on.
 type entry struct {
 	b       *Batch
-	ctx     context.Context // the batch's, or ended by the executor
-	cancel  context.CancelCauseFunc
-	unwatch func() bool // stops watching ctx
-	next    int         // first call not taken
-	left    int         // calls not answered
-	out     int         // of them, handed to workers
-	cost    *cost       // of the function's calls
+	ctx     context.Context         // the batch's, or one that the executor ends too
+	cancel  context.CancelCauseFunc // ends ctx; nil where it is the batch's
+	unwatch func() bool             // stops watching ctx; nil where it does not end
+	next    int                     // first call not taken
+	left    int                     // calls not answered
+	out     int                     // of them, handed to workers
+	cost    *cost                   // of the function's calls
 }
 
 // end counts n calls as answered. The executor's mutex is held.
 func (e *entry) end(n int) {
-	if e.left -= n; e.left == 0 {
+	if e.left -= n; e.left > 0 {
+		return
+	}
+	if e.unwatch != nil {
 		e.unwatch()
+	}
+	if e.cancel != nil {
 		e.cancel(nil)
 	}
 }
 
 // newEntry takes a batch on. cancelled is called when its calls are not wanted any
-// more; the executor's mutex is held meanwhile.
-func newEntry(b *Batch, c *cost, cancelled func(*entry)) *entry {
-	e := &entry{b: b, cost: c, left: b.Len()}
-	e.ctx, e.cancel = context.WithCancelCause(b.Context())
-	e.unwatch = context.AfterFunc(e.ctx, func() { cancelled(e) })
+// more; the executor's mutex is held meanwhile. With own the entry has a context of its
+// own, for functions that run in this process.
+func newEntry(b *Batch, c *cost, own bool, cancelled func(*entry)) *entry {
+	e := &entry{b: b, cost: c, left: b.Len(), ctx: b.Context()}
+	if own {
+		e.ctx, e.cancel = context.WithCancelCause(e.ctx)
+	}
+	if e.ctx.Done() != nil {
+		e.unwatch = context.AfterFunc(e.ctx, func() { cancelled(e) })
+	}
 	return e
 }
 

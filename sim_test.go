@@ -175,7 +175,7 @@ func sayHello(conn transport.Conn) error {
 	if err := wire.End(hello, 0); err != nil {
 		return err
 	}
-	return conn.Send(hello, transport.Now)
+	return conn.Send(hello, nil, transport.Now)
 }
 
 // simLink is the link to a simulated worker.

@@ -149,7 +149,7 @@ func prepare(l link, setup *Setup, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("setup %s: %w", setup.name, err)
 	}
-	if err := l.Send(buf, transport.Now); err != nil {
+	if err := l.Send(buf, nil, transport.Now); err != nil {
 		return &setupDied{setup.name, err}
 	}
 	for {

@@ -91,7 +91,7 @@ func (t *Threads) Submit(b *Batch) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	t.queue.push(newEntry(b, t.costs.of(b.Func()), t.cancelled))
+	t.queue.push(newEntry(b, t.costs.of(b.Func()), true, t.cancelled))
 	t.drain.add(b.Len())
 	for n := min(t.queue.n, t.cfg.Workers-len(t.running)); n > 0; n-- {
 		th := &thread{}
@@ -168,7 +168,7 @@ func (th *thread) run(s span) {
 	}
 	began := time.Now()
 	s.e.b.Run(s.e.ctx, s.i)
-	s.e.cost.addResults(1, time.Since(began), 0)
+	s.e.cost.addTime(1, time.Since(began))
 }
 
 // ended counts the call that the goroutine ran.

@@ -28,6 +28,7 @@ type worker struct {
 	load      time.Duration // how long they will take, as far as is known
 	low       int           // hand out more calls when open is this small
 	since     time.Time     // when it last started a call
+	turn      uint64        // which of the pool's turns its last was
 	served    int           // calls handed to it so far
 	ended     int           // calls it has answered
 	cancels   []idRange     // calls to be cancelled

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -59,19 +61,22 @@ func (w *worker) find(id uint64) int {
 // or a caller that waits for an answer.
 type incoming struct {
 	mu      sync.Mutex
-	broken  error    // what it said that it must not
-	running uint64   // the call that it runs, or 0
-	answers []answer // that were not passed on
-	landed  []span   // scratch of pass
-	results [][]byte // likewise
+	broken  error  // what it said that it must not
+	running uint64 // the call that it runs, or 0
+	untold  int    // calls of which is not known how long they took
+
+	// Results that were not passed on: of calls of consecutive ids.
+	first   uint64 // of the first call
+	results [][]byte
+	ran     time.Duration // how long they took, and the untold ones before
+	bytes   int           // of all results
+	landed  []landed      // scratch of pass
 }
 
-// answer is the answer to a call.
-type answer struct {
-	id     uint64
-	failed bool
-	ran    time.Duration
-	body   []byte
+// landed is calls whose results have come.
+type landed struct {
+	span
+	results [][]byte
 }
 
 // A worker that answers calls which take less than lazily is not asked to wake its
@@ -79,7 +84,7 @@ type answer struct {
 // As it may come to a longer call, the parent looks after nap.
 const (
 	lazily = 5 * time.Microsecond
-	quorum = 8 << 10
+	quorum = 32 << 10
 	nap    = time.Millisecond
 )
 
@@ -121,9 +126,14 @@ func (w *worker) take(spin time.Duration, lazy bool) (more bool, err error) {
 		return false, err
 	}
 	for {
-		m, ok, err := w.link.Next()
+		var m wire.Frame
+		ok, err := w.link.Next(&m)
 		if ok {
-			err = w.on(m)
+			if m.Short {
+				err = w.onResult(w.in.running, &m, m.Body)
+			} else {
+				err = w.on(&m)
+			}
 		}
 		if !ok || err != nil {
 			if e := w.pass(); err == nil {
@@ -136,7 +146,7 @@ func (w *worker) take(spin time.Duration, lazy bool) (more bool, err error) {
 }
 
 // on takes a frame.
-func (w *worker) on(m wire.Frame) error {
+func (w *worker) on(m *wire.Frame) error {
 	switch m.Kind {
 	case wire.Started:
 		if m.ID == 0 || w.in.running != 0 {
@@ -145,16 +155,18 @@ func (w *worker) on(m wire.Frame) error {
 		w.in.running = m.ID
 		return nil
 	case wire.Result, wire.Failed:
-		if m.ID != w.in.running || m.ID == 0 {
-			return fmt.Errorf("answer to call %d, which does not run", m.ID)
-		}
 		ran, body, err := wire.SplitRan(m.Body)
 		if err != nil {
 			return err
 		}
-		w.in.running = 0
-		w.in.answers = append(w.in.answers, answer{m.ID, m.Kind == wire.Failed, ran, body})
-		return nil
+		if m.Kind == wire.Failed {
+			return w.onFailed(m, ran, body)
+		}
+		w.in.ran += ran
+		if err := w.onResult(m.ID, m, body); err != nil || ran < lazily {
+			return err
+		}
+		return w.pass() // so that what a long call took is not taken for others'
 	case wire.Returned:
 		if err := w.pass(); err != nil {
 			return err
@@ -164,23 +176,88 @@ func (w *worker) on(m wire.Frame) error {
 	return fmt.Errorf("unexpected %s frame", m.Kind)
 }
 
-// pass passes the answers on that have been taken.
-func (w *worker) pass() (err error) {
-	answers, landed := w.in.answers, w.in.landed[:0]
-	w.p.mu.Lock()
-	for k := 0; k < len(answers) && err == nil; {
-		n := 1
-		for k+n < len(answers) && answers[k+n].id == answers[k].id+uint64(n) {
-			n++
+// answered notes that the call has been answered, and whether that says that the next one
+// runs.
+func (w *worker) answered(id uint64, m *wire.Frame) error {
+	if id != w.in.running || id == 0 {
+		return fmt.Errorf("answer to call %d, which does not run", id)
+	}
+	if w.in.running = 0; m.Next {
+		w.in.running = id + 1
+	}
+	return nil
+}
+
+func (w *worker) onResult(id uint64, m *wire.Frame, result []byte) error {
+	if err := w.answered(id, m); err != nil {
+		return err
+	}
+	if n := uint64(len(w.in.results)); n > 0 && id != w.in.first+n {
+		if err := w.pass(); err != nil {
+			return err
 		}
-		s := w.land(answers[k].id, n)
+	}
+	if len(w.in.results) == 0 {
+		w.in.first = id
+	}
+	w.in.results = append(w.in.results, result)
+	w.in.bytes += len(result)
+	return nil
+}
+
+func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) error {
+	if err := w.answered(m.ID, m); err != nil {
+		return err
+	}
+	if err := w.pass(); err != nil {
+		return err
+	}
+	w.p.mu.Lock()
+	s := w.land(m.ID, 1)
+	w.ended++
+	w.p.mu.Unlock()
+	if s.n == 0 {
+		return fmt.Errorf("answer to call %d, which the worker does not have", m.ID)
+	}
+	w.told(s.e, 1, ran, len(failure))
+	s.e.b.ReturnFailure(s.i, w.link.PID(), failure)
+	w.settled(landed{span: s})
+	return nil
+}
+
+// told notes what calls have cost.
+func (w *worker) told(e *entry, n int, ran time.Duration, bytes int) {
+	e.cost.addResults(n, bytes)
+	if w.in.untold += n; ran > 0 {
+		e.cost.addTime(w.in.untold, ran)
+		w.in.untold = 0
+	}
+}
+
+// settled counts calls as answered that were.
+func (w *worker) settled(ls ...landed) {
+	w.p.mu.Lock()
+	defer w.p.mu.Unlock()
+	for _, l := range ls {
+		l.e.end(l.n)
+		w.p.drain.done(l.n)
+	}
+}
+
+// pass passes the results on that have come, and notes which call runs.
+func (w *worker) pass() (err error) {
+	results := w.in.results
+	ls := w.in.landed[:0]
+	w.p.mu.Lock()
+	for k := 0; k < len(results); {
+		s := w.land(w.in.first+uint64(k), len(results)-k)
 		if s.n == 0 {
-			err = fmt.Errorf("answer to call %d, which the worker does not have", answers[k].id)
-			answers = answers[:k]
+			err = fmt.Errorf("answer to call %d, which the worker does not have", w.in.first+uint64(k))
 			break
 		}
-		landed = append(landed, s)
+		ls = append(ls, landed{s, results[k : k+s.n]})
 		k += s.n
+		w.ended += s.n
 	}
 	if w.in.running != 0 && err == nil {
 		if w.find(w.in.running) < 0 {
@@ -188,52 +265,46 @@ func (w *worker) pass() (err error) {
 		}
 		w.since = time.Now()
 	}
-	w.ended += len(answers)
 	w.p.mu.Unlock()
-
-	if len(answers) > 0 {
-		for k, i := 0, 0; i < len(landed); i++ {
-			w.hand(landed[i], answers[k:k+landed[i].n])
-			k += landed[i].n
+	if len(ls) > 0 {
+		n := len(results)
+		for _, l := range ls {
+			w.told(l.e, l.n, w.in.ran*time.Duration(l.n)/time.Duration(n), w.in.bytes*l.n/n)
+			l.e.b.Return(l.i, w.link.PID(), l.results...)
 		}
-		w.p.mu.Lock()
-		for _, s := range landed {
-			s.e.end(s.n)
-		}
-		w.p.drain.done(len(answers))
-		w.p.mu.Unlock()
+		w.settled(ls...)
 	}
-	clear(w.in.answers)
-	clear(landed)
-	w.in.answers, w.in.landed = w.in.answers[:0], landed
+	clear(results)
+	clear(ls)
+	w.in.results, w.in.landed, w.in.ran, w.in.bytes = results[:0], ls, 0, 0
 	return err
 }
 
-// hand gives answers to the callers.
-func (w *worker) hand(s span, answers []answer) {
-	var ran time.Duration
-	bytes := 0
-	for k := 0; k < len(answers); {
-		a := answers[k]
-		if a.failed {
-			s.e.b.ReturnFailure(s.i+k, w.link.PID(), a.body)
-			ran, bytes = ran+a.ran, bytes+len(a.body)
-			k++
-			continue
-		}
-		first, results := k, w.in.results[:0]
-		for ; k < len(answers) && !answers[k].failed; k++ {
-			results = append(results, answers[k].body)
-			ran, bytes = ran+answers[k].ran, bytes+len(answers[k].body)
-		}
-		s.e.b.Return(s.i+first, w.link.PID(), results...)
-		clear(results)
-		w.in.results = results
+// attend takes what the worker says, in place of receive, until the call of the caller is
+// settled or that takes so long that receive may as well wake it.
+func (w *worker) attend(settled *atomic.Bool) {
+	if !w.in.mu.TryLock() {
+		return
 	}
-	s.e.cost.addResults(s.n, ran, bytes)
+	defer w.in.mu.Unlock()
+	for {
+		spin := lookout
+		if settled.Load() {
+			spin = 0
+		}
+		more, err := w.take(spin, false)
+		if err != nil {
+			w.link.Signal(syscall.SIGKILL) // so that receive wakes up and learns of it
+			return
+		}
+		if !more {
+			return
+		}
+		w.dispatch()
+	}
 }
 
-func (w *worker) onReturned(m wire.Frame) error {
+func (w *worker) onReturned(m *wire.Frame) error {
 	n, err := wire.Number(m.Body)
 	if err != nil {
 		return err

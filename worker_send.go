@@ -1,6 +1,7 @@
 package multiproc
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 	"time"
@@ -19,9 +20,15 @@ type idRange struct {
 // or whoever has something to say and does not want to wait for that.
 type outgoing struct {
 	mu     sync.Mutex
-	unsent []byte   // frames that did not fit in
+	unsent []unsent // what could not be sent without waiting
 	buf    []byte   // scratch of say
 	calls  []flying // likewise
+}
+
+// unsent is frames that are still to be sent.
+type unsent struct {
+	frames []byte
+	tail   wire.Tail
 }
 
 // cancel ends the calls of e that the worker has.
@@ -61,7 +68,7 @@ func (w *worker) send() {
 // waiting, send will. It reports whether the calls that the worker has are short.
 func (w *worker) dispatch() (short bool) {
 	w.p.mu.Lock()
-	needs := w.open <= w.low
+	needs := w.open <= w.low && (w.stopping || w.p.drain.open > w.open) // or there is nothing to say
 	short = len(w.flight) > 0 && w.flight[0].est > 0 && w.flight[0].est < lazily
 	w.p.mu.Unlock()
 	if !needs {
@@ -95,14 +102,14 @@ func (w *worker) say(how transport.How) (more, ended bool) {
 		return more, ended
 	}
 	if len(buf) > 0 { // whoever holds mu has said the calls that it is about
-		w.transmit(buf, transport.Urgent)
+		w.transmit(buf, nil, transport.Urgent)
 		buf = buf[:0]
 	}
 	for _, c := range calls {
 		buf = w.encode(buf, c, how)
 	}
 	if len(buf) > 0 || len(w.out.unsent) > 0 {
-		w.transmit(buf, how)
+		w.transmit(buf, nil, how)
 	}
 	clear(calls)
 	w.out.calls = calls
@@ -114,21 +121,19 @@ func (w *worker) say(how transport.How) (more, ended bool) {
 
 // transmit sends frames after those that have not been sent yet. If sending fails the
 // worker is gone, which receive notices.
-func (w *worker) transmit(frames []byte, how transport.How) {
-	if len(w.out.unsent) > 0 {
-		if how == transport.Try {
-			w.out.unsent = append(w.out.unsent, frames...)
-			w.poke()
-			return
+func (w *worker) transmit(frames []byte, tail wire.Tail, how transport.How) {
+	later := how == transport.Try && (tail != nil || len(w.out.unsent) > 0)
+	if !later {
+		for _, u := range w.out.unsent {
+			w.link.Send(u.frames, u.tail, transport.Now)
 		}
-		w.link.Send(w.out.unsent, transport.Now)
 		w.out.unsent = nil
-		if len(frames) == 0 {
-			return
+		if len(frames) > 0 {
+			later = errors.Is(w.link.Send(frames, tail, how), transport.ErrFull)
 		}
 	}
-	if err := w.link.Send(frames, how); errors.Is(err, transport.ErrFull) {
-		w.out.unsent = append(w.out.unsent, frames...)
+	if later {
+		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(frames), tail})
 		w.poke()
 	}
 }
@@ -182,7 +187,10 @@ func (w *worker) pick(picked []flying) []flying {
 			w.stopping = true
 		}
 	}
-	w.low = w.open / 2
+	if w.low = w.open / 2; len(picked) > 0 {
+		w.p.turns++
+		w.turn = w.p.turns
+	}
 	return picked
 }
 
@@ -211,13 +219,23 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 		}
 		start := len(buf)
 		buf = wire.AppendName(wire.Begin(buf, wire.Calls, id), s.e.b.Func())
-		out, n, err := s.e.b.AppendArgs(buf, s.i, s.n, start+maxBatchBytes)
-		if buf = out; n == 0 {
+		out, n, tail, err := s.e.b.AppendArgs(buf, s.i, s.n, start+maxBatchBytes)
+		size := len(out) - start
+		switch buf = out; {
+		case tail != nil:
+			size += int(tail.Size())
+			wire.SetKind(buf, start, wire.Call)
+			if buf, err = wire.EndTail(buf, start, tail); err != nil {
+				buf, n = buf[:start], 0
+			}
+		case n == 0:
 			buf = buf[:start]
-		} else if e := wire.End(buf, start); e != nil { // of one call: more than one are less
-			buf, n, err = buf[:start], 0, e
+		default:
+			if e := wire.End(buf, start); e != nil { // of one call: more than one are less
+				buf, n, err = buf[:start], 0, e
+			}
 		}
-		s.e.cost.addArguments(n, len(buf)-start)
+		s.e.cost.addArguments(n, size)
 		_, s = s.split(n)
 		id += uint64(n)
 		if err != nil {
@@ -225,8 +243,8 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 			_, s = s.split(1)
 			id++
 		}
-		if len(buf) > maxBatchBytes && how != transport.Try {
-			w.transmit(buf, how)
+		if tail != nil && n > 0 || len(buf) > maxBatchBytes && how != transport.Try {
+			w.transmit(buf, tail, how)
 			buf = buf[:0]
 		}
 	}

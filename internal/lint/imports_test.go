@@ -44,7 +44,7 @@ var table = []row{
 		tests: []string{"github.com/chromedp/chromedp"},
 	},
 	{pkg: "cmd/multiproc/...", may: []string{anything}},
-	{pkg: "internal/wire", may: []string{"github.com/fxamacker/cbor/v2"}},
+	{pkg: "internal/wire", may: []string{"internal/shm", "github.com/fxamacker/cbor/v2"}},
 	{pkg: "internal/transport", may: []string{"internal/wire", "internal/shm", xsys}},
 	{pkg: "internal/shm", may: []string{xsys}},
 	{pkg: "internal/child", may: []string{xsys}},

@@ -31,11 +31,11 @@ var rules = []rule{
 			path: "internal/wire/x.go",
 			bad: []string{
 				`import "github.com/seed84f35039/multiproc"`,
-				`import "github.com/seed84f35039/multiproc/internal/shm"`,
+				`import "github.com/seed84f35039/multiproc/internal/transport"`,
 				`import "github.com/google/go-cmp/cmp"`,
 				`import "golang.org/x/sys/unix"`,
 			},
-			good: []string{`import "github.com/fxamacker/cbor/v2"`, `import "encoding/binary"`},
+			good: []string{`import "github.com/fxamacker/cbor/v2"`, `import "github.com/seed84f35039/multiproc/internal/shm"`, `import "encoding/binary"`},
 		},
 		{
 			path: "internal/wire/x_test.go",

@@ -94,9 +94,22 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 	from := w.at & w.mask
 	k := copy(w.data[from:], p[:n])
 	copy(w.data, p[k:n])
+	w.Commit(n)
+	return n, nil
+}
+
+// Space returns free memory of the ring to write into, as far as it lies in one piece;
+// none if the ring is full. [Writer.Commit] publishes what was written there.
+func (w *Writer) Space() ([]byte, error) {
+	room, err := w.Room()
+	from := int(w.at & w.mask)
+	return w.data[from:min(from+room, len(w.data))], err
+}
+
+// Commit publishes the first n bytes of what Space returned.
+func (w *Writer) Commit(n int) {
 	w.at += uint64(n)
 	w.h.written.Store(w.at)
-	return n, nil
 }
 
 // Wanted reports whether the reader has to be told of what was written. If so, it is
@@ -146,24 +159,31 @@ func NewReader(mem []byte) (*Reader, error) {
 // Ready reports whether there may be something to read.
 func (r *Reader) Ready() bool { return r.h.written.Load() != r.at }
 
+// readStep is how much Read takes out before it lets the writer have the room, so that
+// both copy at the same time.
+const readStep = 64 << 10
+
 // Read takes bytes out, as many as are there and p has room for: possibly none.
 func (r *Reader) Read(p []byte) (n int, err error) {
-	have := r.h.written.Load() - r.at
-	if have == 0 {
-		return 0, nil
-	}
-	if have > uint64(len(r.data)) {
-		return 0, ErrCorrupt
-	}
-	n = min(int(have), len(p))
-	from := r.at & r.mask
-	k := copy(p[:n], r.data[from:])
-	copy(p[k:n], r.data)
-	r.at += uint64(n)
-	r.h.read.Store(r.at)
-	// The writer is let in when there is room for some time.
-	if have-uint64(n) <= uint64(len(r.data))/2 {
-		r.h.grantRoom()
+	for n < len(p) {
+		have := r.h.written.Load() - r.at
+		if have == 0 {
+			break
+		}
+		if have > uint64(len(r.data)) {
+			return n, ErrCorrupt
+		}
+		step := min(int(have), len(p)-n, readStep)
+		from := r.at & r.mask
+		k := copy(p[n:n+step], r.data[from:])
+		copy(p[n+k:n+step], r.data)
+		n += step
+		r.at += uint64(step)
+		r.h.read.Store(r.at)
+		// The writer is let in when there is room for some time.
+		if have-uint64(step) <= uint64(len(r.data))/2 {
+			r.h.grantRoom()
+		}
 	}
 	return n, nil
 }
@@ -186,9 +206,28 @@ func (r *Reader) Disarm() {
 	}
 }
 
-// Pause spends a moment, some tens of nanoseconds, without a system call.
-func Pause() {
-	for i := range 16 {
+// Spin waits for something to read, for at most that long, without giving the thread
+// away; other threads that want its CPU get it. It reports whether there is something.
+func (r *Reader) Spin(limit time.Duration) bool {
+	began := time.Now()
+	for !r.Ready() {
+		for range 16 {
+			pause()
+			if r.Ready() {
+				return true
+			}
+		}
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		if time.Since(began) > limit {
+			return r.Ready()
+		}
+	}
+	return true
+}
+
+// pause spends some tens of nanoseconds.
+func pause() {
+	for i := range 8 {
 		spun.Store(uint32(i))
 	}
 }

@@ -39,15 +39,16 @@ type rings struct {
 	// the peer's answer. The memory model does not know that the peer came in between.
 	turns atomic.Uint64
 
-	mu     sync.Mutex
-	gone   error         // why nothing more comes, or nil
-	closed chan struct{} // closed by Close
+	closed atomic.Bool
+
+	mu   sync.Mutex
+	gone error // why nothing more comes, or nil
 }
 
 // newRings returns an end over a socket and memory, which it takes over. first says
 // which ring it sends through.
 func newRings(sock io.ReadWriteCloser, mem *shm.Memory, first bool) (*rings, error) {
-	c := &rings{sock: sock, mem: mem, closed: make(chan struct{})}
+	c := &rings{sock: sock, mem: mem}
 	n := shm.RingBytes(ringSize)
 	b := mem.Bytes()
 	if len(b) < 2*n {
@@ -68,22 +69,13 @@ func newRings(sock io.ReadWriteCloser, mem *shm.Memory, first bool) (*rings, err
 	return c, nil
 }
 
-func (c *rings) isClosed() bool {
-	select {
-	case <-c.closed:
-		return true
-	default:
-		return false
-	}
-}
-
 // patience bounds how long a Send sleeps before it looks whether it is still worth it.
 const patience = 100 * time.Millisecond
 
-func (c *rings) Send(frames []byte, how How) error {
+func (c *rings) Send(frames []byte, tail wire.Tail, how How) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
-	if c.isClosed() {
+	if c.closed.Load() {
 		return net.ErrClosed
 	}
 	if how == Try {
@@ -95,31 +87,86 @@ func (c *rings) Send(frames []byte, how How) error {
 			return ErrFull
 		}
 	}
-	c.turns.Add(1)
+	if how != Soon { // what goes with more to come is nothing that anybody waits for
+		c.turns.Add(1)
+	}
 	for {
 		n, err := c.out.Write(frames)
 		if err != nil {
 			return err
 		}
 		frames = frames[n:]
-		if c.out.Wanted(how != Soon || len(frames) > 0) || how == Urgent && len(frames) == 0 {
-			if _, err := c.sock.Write([]byte{bell}); err != nil {
-				return err
-			}
+		if len(frames) == 0 && tail == nil {
+			return c.ring(how)
 		}
 		if len(frames) == 0 {
-			return nil
+			return c.sendTail(tail, how)
 		}
-		if err := c.out.AwaitRoom(patience); err != nil {
+		if err := c.awaitRoom(); err != nil {
 			return err
-		}
-		if c.isClosed() {
-			return net.ErrClosed
 		}
 	}
 }
 
-func (c *rings) Next() (wire.Frame, bool, error) { return c.r.Next() }
+// sendTail sends what frames go on with, in blocks: the peer takes one out while the
+// next is copied in.
+func (c *rings) sendTail(tail wire.Tail, how How) error {
+	for at, size := int64(0), tail.Size(); at < size; {
+		space, err := c.out.Space()
+		if err != nil {
+			return err
+		}
+		if len(space) == 0 {
+			if err := c.awaitRoom(); err != nil {
+				return err
+			}
+			continue
+		}
+		n, err := tail.ReadAt(space[:min(int64(len(space)), size-at, block)], at)
+		if n == 0 {
+			return fmt.Errorf("send %d bytes, after %d: %w", size, at, err)
+		}
+		c.out.Commit(n)
+		at += int64(n)
+		if c.out.Wanted(true) {
+			if err := c.bell(); err != nil {
+				return err
+			}
+		}
+	}
+	return c.ring(how)
+}
+
+// ring wakes the peer if it has asked for that, or if it is urgent.
+func (c *rings) ring(how How) error {
+	if c.out.Wanted(how != Soon) || how == Urgent {
+		return c.bell()
+	}
+	return nil
+}
+
+func (c *rings) bell() error {
+	_, err := c.sock.Write([]byte{bell})
+	return err
+}
+
+// awaitRoom waits until the peer has taken something out.
+func (c *rings) awaitRoom() error {
+	if c.out.Wanted(true) {
+		if err := c.bell(); err != nil {
+			return err
+		}
+	}
+	if err := c.out.AwaitRoom(patience); err != nil {
+		return err
+	}
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+func (c *rings) Next(f *wire.Frame) (bool, error) { return c.r.Next(f) }
 
 // halfway is how long Poll looks out for the rest of a large frame.
 const halfway = 50 * time.Microsecond
@@ -127,7 +174,7 @@ const halfway = 50 * time.Microsecond
 func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	c.receiving.Lock()
 	defer c.receiving.Unlock()
-	if c.isClosed() {
+	if c.closed.Load() {
 		return false, net.ErrClosed
 	}
 	c.mu.Lock()
@@ -138,13 +185,7 @@ func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	}
 	if spin > 0 && !c.in.Ready() {
 		c.in.Disarm()
-		began := time.Now()
-		for i := 1; !c.in.Ready(); i++ {
-			shm.Pause()
-			if i%16 == 0 && time.Since(began) > spin {
-				break
-			}
-		}
+		c.in.Spin(spin)
 	}
 	for {
 		if n, err := c.r.Fill(); n > 0 || err != nil {
@@ -193,14 +234,10 @@ func (c *rings) Wait(limit time.Duration) error {
 
 // Close also gives the memory back, once nobody is in it.
 func (c *rings) Close() error {
-	c.mu.Lock()
-	if c.isClosed() {
-		c.mu.Unlock()
+	if c.closed.Swap(true) {
 		return nil
 	}
-	close(c.closed)
 	c.out.Interrupt()
-	c.mu.Unlock()
 	err := c.sock.Close()
 	c.sending.Lock()
 	defer c.sending.Unlock()

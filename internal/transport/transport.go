@@ -22,15 +22,16 @@ import (
 // a time. So may Poll and Next, if a lock of the caller's keeps them apart. Close makes
 // a blocked Send or Wait return.
 type Conn interface {
-	// Send sends bytes that hold whole frames. When it returns nil the frames reach
-	// the peer even if this process dies in the next moment. It blocks while the peer
-	// does not read, unless how is Try: then it returns ErrFull and sends nothing.
-	Send(frames []byte, how How) error
+	// Send sends bytes that hold whole frames, the last one with the tail, if that is
+	// not nil. When it returns nil the frames reach the peer even if this process dies
+	// in the next moment. It blocks while the peer does not read, unless how is Try:
+	// then there must be no tail, and it returns ErrFull and sends nothing.
+	Send(frames []byte, tail wire.Tail, how How) error
 
-	// Next returns the next frame of those that have been received as a whole, or
-	// false. The body is valid until the next Poll; that of a frame of more than 64
-	// KiB is never touched again.
-	Next() (wire.Frame, bool, error)
+	// Next makes *f the next frame of those that have been received as a whole, or
+	// returns false. The body is valid until the next Poll; that of a frame of more
+	// than 64 KiB is never touched again.
+	Next(f *wire.Frame) (bool, error)
 
 	// Poll receives what has come, and reports whether anything had. It looks out for
 	// it for as long as spin says, which takes a CPU. If nothing has come, Wait
@@ -68,7 +69,8 @@ const Never = -1
 // Recv waits for the next frame, whose body is valid until the next Recv.
 func Recv(c Conn) (wire.Frame, error) {
 	for {
-		if f, ok, err := c.Next(); ok || err != nil {
+		var f wire.Frame
+		if ok, err := c.Next(&f); ok || err != nil {
 			return f, err
 		}
 		if more, err := c.Poll(0, 0); err != nil {
@@ -103,17 +105,26 @@ func NewStream(rw io.ReadWriteCloser) Conn {
 	return s
 }
 
-func (s *stream) Send(frames []byte, how How) error {
+func (s *stream) Send(frames []byte, tail wire.Tail, how How) error {
 	if how == Try {
 		return ErrFull // nobody knows
 	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	_, err := s.rw.Write(frames)
+	if _, err := s.rw.Write(frames); err != nil || tail == nil {
+		return err
+	}
+	_, err := io.CopyBuffer(onlyWriter{s.rw}, io.NewSectionReader(tail, 0, tail.Size()), make([]byte, block))
 	return err
 }
 
-func (s *stream) Next() (wire.Frame, bool, error) { return s.r.Next() }
+// onlyWriter hides what else a writer can do, so that it is handed blocks.
+type onlyWriter struct{ io.Writer }
+
+// block is how much of a tail is sent at a time.
+const block = 64 << 10
+
+func (s *stream) Next(f *wire.Frame) (bool, error) { return s.r.Next(f) }
 
 func (s *stream) Poll(time.Duration, int) (more bool, err error) {
 	n, err := s.r.Fill()

@@ -38,7 +38,7 @@ func TestBothWays(t *testing.T) {
 		send := func(c Conn, seed byte) error {
 			for i := range frames {
 				body := bytes.Repeat([]byte{seed + byte(i)}, size)
-				if err := c.Send(wire.Append(nil, wire.Calls, uint64(i), body), Now); err != nil {
+				if err := c.Send(wire.Append(nil, wire.Calls, uint64(i), body), nil, Now); err != nil {
 					return err
 				}
 			}
@@ -83,7 +83,7 @@ func TestConcurrentSend(t *testing.T) {
 			wg.Go(func() {
 				for range each {
 					body := bytes.Repeat([]byte{byte(s)}, 1000*s)
-					if err := worker.Send(wire.Append(nil, wire.Result, uint64(s), body), Soon); err != nil {
+					if err := worker.Send(wire.Append(nil, wire.Result, uint64(s), body), nil, Soon); err != nil {
 						t.Error(err)
 						return
 					}
@@ -107,7 +107,7 @@ func TestPeerCloses(t *testing.T) {
 	forEachPair(t, func(t *testing.T, parent, worker Conn) {
 		sent := make(chan error, 1)
 		go func() {
-			sent <- worker.Send(wire.Append(nil, wire.Started, 3, nil), Soon)
+			sent <- worker.Send(wire.Append(nil, wire.Started, 3, nil), nil, Soon)
 			worker.Close()
 		}()
 		if f, err := Recv(parent); err != nil || f.ID != 3 {
@@ -143,7 +143,7 @@ func TestCloseWakesSend(t *testing.T) {
 	forEachPair(t, func(t *testing.T, parent, worker Conn) {
 		got := make(chan error, 1)
 		go func() { // ends when the connection is closed, here or by forEachPair
-			got <- parent.Send(wire.Append(nil, wire.Calls, 1, make([]byte, 8<<20)), Now)
+			got <- parent.Send(wire.Append(nil, wire.Calls, 1, make([]byte, 8<<20)), nil, Now)
 		}()
 		for more := false; !more; { // it has begun
 			var err error
@@ -167,7 +167,7 @@ func TestTry(t *testing.T) {
 		frame := wire.Append(nil, wire.Calls, 1, make([]byte, 1000))
 		sent := 0
 		for ; ; sent++ {
-			err := parent.Send(frame, Try)
+			err := parent.Send(frame, nil, Try)
 			if errors.Is(err, ErrFull) {
 				break
 			}

@@ -36,6 +36,11 @@ func EndArg(buf []byte, start int) error {
 	return nil
 }
 
+// NoLength takes back what BeginArg appended at offset start of buf.
+func NoLength(buf []byte, start int) []byte {
+	return append(buf[:start], buf[start+4:]...)
+}
+
 // SplitCalls splits the body of a Calls frame into the name of the function and the
 // encoded arguments; [SplitArg] takes those apart. Both are parts of body.
 func SplitCalls(body []byte) (name, args []byte, err error) {
@@ -44,6 +49,17 @@ func SplitCalls(body []byte) (name, args []byte, err error) {
 		return nil, nil, errTruncated
 	}
 	return body[k : k+int(n)], body[k+int(n):], nil
+}
+
+// SplitCall splits the body of a Call frame into the name of the function, the encoded
+// argument and whether that is complete. Name and argument are parts of body.
+func SplitCall(body []byte) (name, arg []byte, whole bool, err error) {
+	name, arg, err = SplitCalls(body)
+	if err != nil || len(arg) == 0 {
+		return nil, nil, false, errTruncated
+	}
+	last := len(arg) - 1
+	return name, arg[:last:last], arg[last] == 1, nil
 }
 
 // SplitArg splits arguments into the first one, encoded, and the others.
@@ -68,16 +84,20 @@ func CountArgs(args []byte) (n int, err error) {
 	return n, nil
 }
 
+// ranSize is what AppendRan appends, in bytes.
+const ranSize = 8
+
 // AppendRan appends how long a call ran, as the body of a Result or Failed frame
 // begins: nanoseconds in 8 bytes, little-endian.
 func AppendRan(dst []byte, ran time.Duration) []byte {
 	return binary.LittleEndian.AppendUint64(dst, uint64(max(ran, 0)))
 }
 
-// PutRan is AppendRan into the first 8 bytes of dst, for when the time is known only
-// after the rest of the body.
-func PutRan(dst []byte, ran time.Duration) {
-	binary.LittleEndian.PutUint64(dst, uint64(max(ran, 0)))
+// PutRan changes what AppendRan appended, first in the body of the frame that began at
+// offset start of buf and has ended.
+func PutRan(buf []byte, start int, ran time.Duration) {
+	filler := int(buf[start+fillerAt/8])
+	binary.LittleEndian.PutUint64(buf[start+HeaderSize+filler:], uint64(max(ran, 0)))
 }
 
 // SplitRan splits the body of a Result or Failed frame into how long the call ran

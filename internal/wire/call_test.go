@@ -57,8 +57,9 @@ func TestRanBody(t *testing.T) {
 		if err != nil || got != max(d, 0) || string(rest) != "rest" {
 			t.Errorf("%d: got %d and %q, %v", d, got, rest, err)
 		}
-		PutRan(body, 42)
-		if got, rest, err := SplitRan(body); err != nil || got != 42 || string(rest) != "rest" {
+		frame := Append([]byte("x"), Result, 1, body)
+		PutRan(frame, 1, 42)
+		if got, rest, err := SplitRan(frame[1+HeaderSize:]); err != nil || got != 42 || string(rest) != "rest" {
 			t.Errorf("after PutRan: got %d and %q, %v", got, rest, err)
 		}
 	}

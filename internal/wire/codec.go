@@ -48,6 +48,23 @@ func must[M any](m M, err error) M {
 // encoding has no end. A panic in the value's own marshalling methods becomes an
 // error. On error dst is returned as it was.
 func Encode(dst []byte, v any) (out []byte, err error) {
+	out, raw, err := EncodeSplit(dst, v)
+	return append(out, raw...), err
+}
+
+// EncodeSplit is [Encode], but where v points to a slice of bytes or numbers of at least
+// [Large] bytes, their memory is not copied: it is returned as raw, which the encoding
+// ends with. Otherwise raw is nil.
+func EncodeSplit(dst []byte, v any) (out, raw []byte, err error) {
+	if out, raw, ok := AppendFast(dst, v); ok {
+		return out, raw, nil
+	}
+	out, err = encodeAny(dst, v)
+	return out, nil, err
+}
+
+// encodeAny encodes a value of any type.
+func encodeAny(dst []byte, v any) (out []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			out, err = dst, fmt.Errorf("panic while encoding: %v", r)
@@ -68,9 +85,18 @@ func Encode(dst []byte, v any) (out []byte, err error) {
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Decode decodes data, which must be one CBOR item, into *v, which must be zero:
-// what data does not mention is left as it is. Nothing in v refers to data
-// afterwards. A panic in the value's own unmarshalling methods becomes an error.
+// what data does not mention is left as it is. A slice of bytes or numbers refers to data
+// afterwards if that has more than [Large] bytes; nothing else does. A panic in the value's
+// own unmarshalling methods becomes an error.
 func Decode(data []byte, v any) (err error) {
+	if DecodeFast(data, v) {
+		return nil
+	}
+	return decodeAny(data, v)
+}
+
+// decodeAny decodes a value of any type.
+func decodeAny(data []byte, v any) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic while decoding: %v", r)

@@ -121,7 +121,8 @@ func TestDecodeFailureRefuses(t *testing.T) {
 		{"two of them", encoded(&Failure{Cause: 1}) + encoded(&Failure{Cause: 1}), "extraneous"},
 		{"a cause twice", "\xa2\x01\x01\x01\x02", "duplicate map key"},
 		{"cut", encoded(&Failure{Cause: 1, Message: "m"})[:4], "cut short"},
-		{"a list", encoded(&[]int{1}), "array"},
+		{"a list", encoded(&[]string{"1"}), "array"},
+		{"a typed array", encoded(&[]int{1}), "byte string"},
 	} {
 		f, err := DecodeFailure([]byte(tc.data))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

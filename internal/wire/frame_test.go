@@ -31,7 +31,8 @@ func encode(fs []Frame) []byte {
 // next reads until there is a frame.
 func next(r *Reader) (Frame, error) {
 	for {
-		if f, ok, err := r.Next(); ok || err != nil {
+		var f Frame
+		if ok, err := r.Next(&f); ok || err != nil {
 			return f, err
 		}
 		if _, err := r.Fill(); err != nil {
@@ -83,8 +84,8 @@ func TestBeginEndEqualsAppend(t *testing.T) {
 func TestReaderRefuses(t *testing.T) {
 	ok := Append(nil, Calls, 1, []byte("argument"))
 	huge := Append(nil, Calls, 1, nil)
-	huge[4] = 2 // 8 GiB
-	unknown := Append(nil, Kind(200), 1, nil)
+	huge[6] = 2 // 8 GiB
+	unknown := Append(nil, Kind(100), 1, nil)
 	big := Append(nil, Calls, 1, make([]byte, 1<<20))
 	for _, c := range []struct {
 		name, stream, want string
@@ -94,7 +95,7 @@ func TestReaderRefuses(t *testing.T) {
 		{"cut large body", string(big[:len(big)-1]), "unexpected EOF"},
 		{"no large body", string(big[:HeaderSize]), "unexpected EOF"},
 		{"announces 8 GiB", string(huge), "calls frame of 8589934592 bytes: frame is over the limit of 4 GiB"},
-		{"unknown kind", string(unknown), "frame of unknown kind 200"},
+		{"unknown kind", string(unknown), "frame of unknown kind 100"},
 		{"kind 0", string(make([]byte, 64)), "frame of unknown kind 0"},
 	} {
 		_, err := next(NewReader(strings.NewReader(c.stream)))
@@ -107,7 +108,7 @@ func TestReaderRefuses(t *testing.T) {
 // A header that announces much must not make the reader reserve much.
 func TestReaderReservesAsBytesArrive(t *testing.T) {
 	head := Append(nil, Result, 1, nil)
-	head[3] = 0x7f // almost 2 GiB
+	head[5] = 0x7f // almost 2 GiB
 	src := io.MultiReader(bytes.NewReader(head), bytes.NewReader(make([]byte, 100<<10)))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -132,13 +133,14 @@ func TestReaderBodiesStay(t *testing.T) {
 	}
 	var fs []Frame
 	for len(fs) < 2 {
-		f, ok, err := r.Next()
+		var f Frame
+		ok, err := r.Next(&f)
 		if !ok || err != nil {
 			t.Fatalf("frame %d: %t, %v", len(fs), ok, err)
 		}
 		fs = append(fs, f)
 	}
-	if _, ok, err := r.Next(); ok || err != nil {
+	if ok, err := r.Next(new(Frame)); ok || err != nil {
 		t.Errorf("a frame that has not come as a whole: %t, %v", ok, err)
 	}
 	if string(fs[0].Body) != "a" || string(fs[1].Body) != "bc" {
@@ -159,7 +161,7 @@ func TestReaderDoesNotWait(t *testing.T) {
 	if n, err := r.Fill(); n != 0 || err != nil {
 		t.Errorf("Fill returns %d, %v", n, err)
 	}
-	if _, ok, err := r.Next(); ok || err != nil {
+	if ok, err := r.Next(new(Frame)); ok || err != nil {
 		t.Errorf("Next returns %t, %v", ok, err)
 	}
 }

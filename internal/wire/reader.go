@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/seed84f35039/multiproc/internal/shm"
 )
 
 // readBuffer is the size of a Reader's buffer in bytes. A frame that does not fit gets
 // memory of its own.
-const readBuffer = 64 << 10
+const readBuffer = Large
 
 // Reader splits a stream of bytes into frames. It never waits by itself: Fill takes
 // what the stream has, Next returns the frames that are complete. It is not safe for
@@ -18,8 +20,9 @@ type Reader struct {
 	buf      []byte
 	from, to int // the part of buf that was read and not returned
 
-	large Frame // the frame that does not fit into buf, or zero; its Body is what has come
-	size  int   // of its whole body
+	large  Frame // the frame that does not fit into buf, or zero; its Body is what has come
+	size   int   // of its filler and whole body
+	filler int   // of that, filler
 }
 
 // NewReader returns a Reader on src, whose Read may return 0 bytes and no error when
@@ -60,44 +63,62 @@ func (r *Reader) Partial() bool { return r.large.Kind != 0 || r.from < r.to }
 func (r *Reader) room() []byte {
 	body := r.large.Body
 	if len(body) == cap(body) {
-		grown := make([]byte, len(body), min(r.size, max(1<<20, 16*len(body))))
+		grown := shm.Unzeroed(min(r.size, 16*len(body)))[:len(body)]
 		copy(grown, body)
 		body, r.large.Body = grown, grown
 	}
 	return body[len(body):min(cap(body), r.size)]
 }
 
-// Next returns the next frame, unless more bytes have to come for that. The body is
+// Next makes *f the next frame, unless more bytes have to come for that. The body is
 // valid until Fill is called.
-func (r *Reader) Next() (f Frame, ok bool, err error) {
+func (r *Reader) Next(f *Frame) (ok bool, err error) {
+	have := r.buf[r.from:r.to]
+	if len(have) >= shortSize && have[0] == shortKind {
+		n := shortSize + int(have[1])
+		if len(have) < n {
+			return false, nil
+		}
+		*f = Frame{Kind: Result, Next: true, Short: true, Body: have[shortSize:n:n]}
+		r.from += n
+		return true, nil
+	}
+	return r.next(f, have)
+}
+
+// next is Next for a frame that is not short.
+func (r *Reader) next(f *Frame, have []byte) (ok bool, err error) {
 	if r.large.Kind != 0 {
 		if len(r.large.Body) < r.size {
-			return Frame{}, false, nil
+			return false, nil
 		}
-		f, r.large = r.large, Frame{}
-		return f, true, nil
+		*f, r.large = r.large, Frame{}
+		f.Body = f.Body[r.filler:]
+		return true, nil
 	}
-	have := r.buf[r.from:r.to]
 	if len(have) < HeaderSize {
-		return Frame{}, false, nil
+		return false, nil
 	}
 	word := binary.LittleEndian.Uint64(have)
-	f = Frame{Kind: Kind(word >> 56), ID: binary.LittleEndian.Uint64(have[8:])}
-	n := word & (1<<56 - 1)
-	if !f.Kind.known() {
-		return Frame{}, false, fmt.Errorf("frame of unknown kind %d", f.Kind)
-	} else if n > MaxBody {
-		return Frame{}, false, fmt.Errorf("%s frame of %d bytes: %w", f.Kind, n, ErrTooLarge)
+	*f = Frame{Kind: Kind(word & kindMax), Next: word&nextFlag != 0, ID: binary.LittleEndian.Uint64(have[8:])}
+	n, filler := word>>lengthAt, word>>fillerAt&fillerMax
+	switch {
+	case !f.Kind.known():
+		return false, fmt.Errorf("frame of unknown kind %d", f.Kind)
+	case n > MaxBody:
+		return false, fmt.Errorf("%s frame of %d bytes: %w", f.Kind, n, ErrTooLarge)
+	case filler > n:
+		return false, fmt.Errorf("%s frame of %d bytes has %d of filler", f.Kind, n, filler)
 	}
 	have = have[HeaderSize:]
 	if uint64(len(have)) >= n {
-		f.Body = have[:n:n]
+		f.Body = have[filler:n:n]
 		r.from += HeaderSize + int(n)
-		return f, true, nil
+		return true, nil
 	}
 	if int(n) > len(r.buf)-HeaderSize {
-		r.large, r.size, r.from, r.to = f, int(n), 0, 0
-		r.large.Body = append(make([]byte, 0, min(r.size, 1<<20)), have...)
+		r.large, r.size, r.filler, r.from, r.to = *f, int(n), int(filler), 0, 0
+		r.large.Body = append(shm.Unzeroed(min(r.size, 1<<20))[:0], have...)
 	}
-	return Frame{}, false, nil
+	return false, nil
 }

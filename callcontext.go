@@ -1,0 +1,68 @@
+package multiproc
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// callContext is the context of a call in a worker. It costs nothing until somebody asks
+// for more than its address.
+type callContext struct {
+	parent *context.Context
+	inner  atomic.Pointer[innerContext] // nil until it is needed; overContext once the call has ended
+}
+
+// innerContext does the work.
+type innerContext struct {
+	context.Context
+	stop context.CancelFunc
+}
+
+// overContext is the context of a call that has ended.
+var overContext = func() *innerContext {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	return &innerContext{ctx, stop}
+}()
+
+// cancel ends the context.
+func (c *callContext) cancel() {
+	if inner := c.inner.Swap(overContext); inner != nil {
+		inner.stop()
+	}
+}
+
+// real returns the context that does the work.
+func (c *callContext) real() context.Context {
+	if inner := c.inner.Load(); inner != nil {
+		return inner
+	}
+	inner := &innerContext{}
+	inner.Context, inner.stop = context.WithCancel(*c.parent)
+	if !c.inner.CompareAndSwap(nil, inner) { // somebody else was quicker, or the call has ended
+		inner.stop()
+		return c.inner.Load()
+	}
+	return inner
+}
+
+// The methods of context.Context.
+func (c *callContext) Deadline() (deadline time.Time, ok bool) { return (*c.parent).Deadline() }
+func (c *callContext) Done() <-chan struct{}                   { return c.real().Done() }
+func (c *callContext) Err() error                              { return c.real().Err() }
+func (c *callContext) Value(key any) any                       { return c.real().Value(key) }
+
+// contexts are made for many calls at a time, of consecutive ids.
+type contexts struct {
+	first uint64
+	of    [64]callContext
+}
+
+// at returns the context of the call, or nil.
+func (cs *contexts) at(id uint64) *callContext {
+	if cs == nil || id < cs.first || id-cs.first >= uint64(len(cs.of)) {
+		return nil
+	}
+	return &cs.of[id-cs.first]
+}

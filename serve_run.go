@@ -1,0 +1,296 @@
+package multiproc
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/seed84f35039/multiproc/internal/transport"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// runner is what the goroutine that runs calls knows.
+type runner struct {
+	work  *work        // that it is at
+	fresh bool         // the call that is about to run is the first of work
+	args  []byte       // of that, the rest
+	id    uint64       // of the call that runs, or ran last
+	ctx   *callContext // of that
+	buf   []byte       // the answer to that, not sent yet
+	tail  wire.Tail
+	short bool // it is a Result that may be sent in the short form
+	watch stopwatch
+	waits patience
+}
+
+// task is a call.
+type task struct {
+	id   uint64
+	name string
+	f    function
+	arg  []byte
+	ctx  *callContext
+}
+
+// next ends the call that ran and starts the next one. It does not wait.
+func (s *server) next() (t task, ok bool) {
+	r := &s.runner
+	if w := r.work; w != nil {
+		r.ctx.cancel()
+		if i, ok := w.claim(); ok {
+			return s.begin(w, i), true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := r.work; w != nil {
+		if i, ok := w.claim(); ok { // it was on hold
+			return s.begin(w, i), true
+		}
+	}
+	for len(s.queue) > 0 {
+		w := s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		s.now, r.work, r.args, r.fresh = w, w, w.args, true
+		if i, ok := w.claim(); ok {
+			return s.begin(w, i), true
+		}
+	}
+	s.now, r.work, r.args = nil, nil, nil
+	return task{}, false
+}
+
+// begin makes a task of a call that was claimed.
+func (s *server) begin(w *work, i int) (t task) {
+	r := &s.runner
+	t = task{id: w.id + uint64(i), name: w.name, f: w.f}
+	if w.lone {
+		t.arg = r.args
+	} else {
+		t.arg, r.args, _ = wire.SplitArg(r.args) // cannot fail: they were counted
+	}
+	cs := s.contexts.Load()
+	if t.ctx = cs.at(t.id); t.ctx == nil {
+		cs = &contexts{first: t.id}
+		for i := range cs.of {
+			cs.of[i].parent = &s.base
+		}
+		s.contexts.Store(cs)
+		t.ctx = &cs.of[0]
+	}
+	r.id, r.ctx = t.id, t.ctx
+	return t
+}
+
+// run runs calls one after the other. What it has to say about one leaves before
+// the next begins.
+func (s *server) run() {
+	r := &s.runner
+	ended := false
+	defer func() {
+		if !ended { // the function called runtime.Goexit
+			r.buf = appendFailed(r.buf[:0], r.id, r.watch.read(), &wire.Failure{Cause: wire.CausePanic, Type: "nil", Message: goexit})
+			r.tail, r.short = nil, false
+			go s.run() // takes the place of this one
+		}
+	}()
+	for {
+		last := r.id
+		t, ok := s.next()
+		if err := s.answer(t.id, ok, last); err != nil {
+			s.mute(err)
+			break
+		}
+		if ok {
+			s.call(t)
+			continue
+		}
+		if !s.wait() {
+			break
+		}
+	}
+	ended = true
+}
+
+// answer sends the answer to the call last, if there is one, and that the call id has
+// started, if one has.
+func (s *server) answer(id uint64, started bool, last uint64) error {
+	r := &s.runner
+	how := transport.Now
+	if started {
+		how = transport.Soon
+	}
+	out := r.buf
+	if len(out) > 0 {
+		ran := r.watch.lap(r.fresh || !started)
+		wire.PutRan(out, 0, ran)
+		r.fresh = false
+		switch {
+		case r.tail != nil:
+			if err := s.conn.Send(out, r.tail, how); err != nil {
+				return err
+			}
+			out, r.tail = out[:0], nil
+		case !started || id != last+1:
+		case ran == 0 && r.short:
+			out, started = wire.Shorten(out, 0), false
+		default:
+			wire.SetNext(out, 0)
+			started = false
+		}
+	}
+	if started {
+		out = wire.Append(out, wire.Started, id, nil)
+	}
+	var err error
+	if len(out) > 0 {
+		err = s.conn.Send(out, nil, how)
+	}
+	if cap(r.buf) > 1<<20 { // do not keep the memory of a large result
+		r.buf = nil
+	}
+	r.buf = r.buf[:0]
+	return err
+}
+
+// wait waits for calls. It returns false when none will come.
+func (s *server) wait() bool {
+	r := &s.runner
+	select {
+	case <-s.more:
+		return true // they are there, or were and have been run
+	default:
+	}
+	s.idle.Store(true)
+	defer s.idle.Store(false)
+	more, _ := s.take(r.waits.begin())
+	if !more {
+		select {
+		case <-s.more:
+		case <-s.base.Done():
+			return false
+		}
+	}
+	r.waits.end()
+	r.watch.start()
+	return true
+}
+
+// mute ends a worker that cannot answer: the parent is gone, or a function has closed
+// the connection, in which case the parent should know.
+func (s *server) mute(err error) {
+	if !hungUp(err) {
+		fmt.Fprintf(os.Stderr, "%scannot answer the parent: %v\n", workerSays, err)
+	}
+	s.kill()
+}
+
+// call runs a call and leaves the frame that answers it in buf and tail.
+func (s *server) call(t task) {
+	r := &s.runner
+	if t.f == nil {
+		r.buf, r.short = appendFailed(r.buf[:0], t.id, 0, &wire.Failure{Cause: wire.CauseUnknownFunc, Message: t.name}), false
+		return
+	}
+	buf := wire.AppendRan(wire.Begin(r.buf[:0], wire.Result, t.id), 0)
+	buf, raw, failure := t.f.serve(t.ctx, t.arg, buf)
+	if failure == nil {
+		var err error
+		if raw == nil {
+			err = wire.End(buf, 0)
+		} else {
+			tail := bytes.NewReader(raw)
+			if buf, err = wire.EndTail(buf, 0, tail); err == nil {
+				r.tail = tail
+			}
+		}
+		if err != nil {
+			failure = &wire.Failure{Cause: wire.CauseResult, Message: err.Error()}
+		}
+	}
+	if failure != nil {
+		buf = appendFailed(buf[:0], t.id, 0, failure)
+	}
+	r.buf, r.short = buf, failure == nil
+}
+
+func appendFailed(buf []byte, id uint64, ran time.Duration, f *wire.Failure) []byte {
+	start := len(buf)
+	buf = wire.AppendRan(wire.Begin(buf, wire.Failed, id), ran)
+	buf, err := wire.AppendFailure(buf, *f)
+	if err == nil {
+		err = wire.End(buf, start)
+	}
+	if err != nil { // text of more than 4 GiB
+		return appendFailed(buf[:start], id, ran, &wire.Failure{Cause: f.Cause, Message: "the error could not be encoded: " + err.Error()})
+	}
+	return buf
+}
+
+// stopwatch measures how long calls take. It reads the clock after each long one, and
+// once in a while where they are short: reading it takes longer than some of them.
+type stopwatch struct {
+	since time.Time // of the last reading
+	calls int       // since then
+	every int       // how many calls a reading
+}
+
+// A stopwatch is read after so much time, as far as is known, or so many calls.
+const (
+	lapTime  = 2 * time.Microsecond
+	lapCalls = 32
+)
+
+func (w *stopwatch) start() { w.since, w.calls = time.Now(), 0 }
+
+// lap notes that a call has ended. It returns how long this and those before have taken,
+// or 0 if a later lap will tell. now forces it to tell.
+func (w *stopwatch) lap(now bool) time.Duration {
+	if w.calls++; w.calls < w.every && !now {
+		return 0
+	}
+	return w.read()
+}
+
+// read returns how long the calls have taken since the last reading.
+func (w *stopwatch) read() time.Duration {
+	took := max(time.Since(w.since), 1)
+	w.since = w.since.Add(took)
+	w.every = int(min(lapTime/(took/time.Duration(max(w.calls, 1))+1), lapCalls))
+	w.calls = 0
+	return took
+}
+
+// patience decides how long to look out for what comes next before going to sleep: not
+// at all, unless it has come soon lately.
+type patience struct {
+	since time.Time
+	soon  int // how often it came soon, lately
+}
+
+// Looking out takes a CPU for at most lookout, after it has proved worth it worthIt times
+// in a row. To be woken takes 5 to 50 µs.
+const (
+	lookout = 50 * time.Microsecond
+	worthIt = 3
+)
+
+// begin returns how long to look out.
+func (p *patience) begin() time.Duration {
+	p.since = time.Now()
+	if p.soon < worthIt {
+		return 0
+	}
+	return lookout
+}
+
+// end notes that it has come.
+func (p *patience) end() {
+	if time.Since(p.since) <= 2*lookout {
+		p.soon = min(p.soon+1, worthIt)
+	} else {
+		p.soon = 0
+	}
+}
