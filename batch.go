@@ -31,7 +31,7 @@ type Batch struct {
 	n     int
 	size  int // calls to hand to a worker at a time; 0: the executor decides
 	calls batchCalls
-	at    *worker // which the only call was handed to by Submit, or nil
+	at    *worker // which the only call was handed to by Submit, if its answer will come soon
 }
 
 // batchCalls is what a batch knows about its calls beyond their number. Its one

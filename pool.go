@@ -148,7 +148,8 @@ func (p *Pool) Submit(b *Batch) error {
 		p.mu.Unlock()
 		return err
 	}
-	p.queue.push(newEntry(b, p.costs.of(b.Func()), false, p.cancelled))
+	cost := p.costs.of(b.Func())
+	p.queue.push(newEntry(b, cost, false, p.cancelled))
 	p.drain.add(b.Len())
 	w := p.idle() // saves the way by another goroutine
 	if w == nil || p.queue.n > 1 {
@@ -157,7 +158,9 @@ func (p *Pool) Submit(b *Batch) error {
 	}
 	p.mu.Unlock()
 	if w != nil {
-		b.at = w
+		if time.Duration(cost.ran.Load()) < lookout {
+			b.at = w
+		}
 		w.dispatch()
 		p.mu.Lock()
 		if p.queue.n > 0 { // the worker was busy with something else meanwhile
@@ -180,7 +183,7 @@ func (p *Pool) idle() (last *worker) {
 }
 
 // maxAhead is the most inputs a worker that a stream is ahead.
-const maxAhead = 1 << 10
+const maxAhead = 2 << 10
 
 // Window implements [Executor]: twice what the workers are handed at a time.
 func (p *Pool) Window(function string) int {

@@ -144,7 +144,7 @@ func (s *stream[In, Out]) feed(in iter.Seq[In]) {
 			return false
 		}
 		if s.pending == nil {
-			s.pending = make([]In, 0, max(1, s.size/4))
+			s.pending = make([]In, 0, max(1, min(s.sent-s.settled, s.size)/4))
 		}
 		s.pending = append(s.pending, x)
 		s.pulled++
@@ -174,13 +174,12 @@ func (s *stream[In, Out]) resize() {
 	}
 }
 
-// flush hands pending inputs to the executor: at once while it may be short of
-// work, otherwise when they make a quarter of the window. s.mu is held, but not
-// all the time.
+// flush hands pending inputs to the executor: the sooner, the less it has to do. s.mu is
+// held, but not all the time.
 func (s *stream[In, Out]) flush() {
 	for !s.flushing && !s.over && len(s.pending) > 0 {
 		n := len(s.pending)
-		if s.sent-s.settled >= max(1, s.size/2) && n < s.size/4 {
+		if n < min(s.sent-s.settled, s.size)/4 {
 			return // a later answer, or a later input, makes it go
 		}
 		first := s.sent

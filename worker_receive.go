@@ -2,6 +2,7 @@ package multiproc
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,7 @@ type incoming struct {
 	mu      sync.Mutex
 	broken  error  // what it said that it must not
 	running uint64 // the call that it runs, or 0
+	known   uint64 // the same, as of the last pass
 	untold  int    // calls of which is not known how long they took
 
 	// Results that were not passed on: of calls of consecutive ids.
@@ -259,11 +261,11 @@ func (w *worker) pass() (err error) {
 		k += s.n
 		w.ended += s.n
 	}
-	if w.in.running != 0 && err == nil {
-		if w.find(w.in.running) < 0 {
-			err = fmt.Errorf("call %d started, which the worker does not have to start", w.in.running)
+	if now := w.in.running; now != w.in.known && err == nil {
+		if now != 0 && w.find(now) < 0 {
+			err = fmt.Errorf("call %d started, which the worker does not have to start", now)
 		}
-		w.since = time.Now()
+		w.since, w.in.known = time.Now(), now
 	}
 	w.p.mu.Unlock()
 	if len(ls) > 0 {
@@ -280,12 +282,18 @@ func (w *worker) pass() (err error) {
 	return err
 }
 
+// attending is how many goroutines of this process look out for answers. One thread is
+// left to the others.
+var attending atomic.Int32
+
 // attend takes what the worker says, in place of receive, until the call of the caller is
 // settled or that takes so long that receive may as well wake it.
 func (w *worker) attend(settled *atomic.Bool) {
-	if !w.in.mu.TryLock() {
+	if attending.Add(1) >= int32(max(2, runtime.GOMAXPROCS(0))) || !w.in.mu.TryLock() {
+		attending.Add(-1)
 		return
 	}
+	defer attending.Add(-1)
 	defer w.in.mu.Unlock()
 	for {
 		spin := lookout

@@ -56,3 +56,6 @@ func Unzeroed(n int) []byte {
 	b.WriteByte(0)
 	return unsafe.Slice(unsafe.StringData(b.String()), n)
 }
+
+// Address returns where b lies in memory.
+func Address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }

@@ -1,0 +1,77 @@
+package wire
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/seed84f35039/multiproc/internal/shm"
+)
+
+// A tail arrives behind what came before, at an address that is good for numbers of any size.
+func TestTail(t *testing.T) {
+	for _, n := range []int{0, 1, 47, 48, 63, 64, 300} {
+		head := bytes.Repeat([]byte{1}, n)
+		raw := bytes.Repeat([]byte{2}, Large+n)
+		buf := append(Begin([]byte("before"), Result, 7), head...)
+		buf, err := EndTail(buf, len("before"), bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream := append(buf[len("before"):], raw...)
+		stream = Append(stream, Stop, 8, nil)
+		r := NewReader(bytes.NewReader(stream))
+		f, err := next(r)
+		if err != nil || f.Kind != Result || f.ID != 7 {
+			t.Fatalf("got a %s frame for %d, %v", f.Kind, f.ID, err)
+		}
+		if !bytes.Equal(f.Body, append(head, raw...)) {
+			t.Errorf("after %d bytes: a body of %d bytes is not what was sent", n, len(f.Body))
+		}
+		if at := shm.Address(f.Body[n:]) % 64; at != 0 {
+			t.Errorf("after %d bytes: the tail begins %d bytes behind a multiple of 64", n, at)
+		}
+		if f, err := next(r); err != nil || f.Kind != Stop || f.ID != 8 {
+			t.Errorf("behind it: got a %s frame for %d, %v", f.Kind, f.ID, err)
+		}
+	}
+}
+
+// A short result is one like another.
+func TestShorten(t *testing.T) {
+	for _, n := range []int{0, 1, shortMax, shortMax + 1} {
+		result := bytes.Repeat([]byte{5}, n)
+		buf := append(AppendRan(Begin([]byte("before"), Result, 7), 0), result...)
+		if err := End(buf, len("before")); err != nil {
+			t.Fatal(err)
+		}
+		out := Shorten(buf, len("before"))
+		f, err := next(NewReader(bytes.NewReader(out)))
+		if err != nil || f.Kind != Result {
+			t.Fatalf("got a %s frame, %v", f.Kind, err)
+		}
+		body := f.Body
+		if !f.Short {
+			_, body, err = SplitRan(f.Body)
+		}
+		if err != nil || !bytes.Equal(body, result) || f.Short != (n <= shortMax) || f.Short != f.Next {
+			t.Errorf("%d bytes: got %d bytes, short %v, next %v, %v", n, len(body), f.Short, f.Next, err)
+		}
+	}
+}
+
+func TestCallBody(t *testing.T) {
+	body := append(AppendName(nil, "f"), "argument\x01"...)
+	name, arg, whole, err := SplitCall(body)
+	if string(name) != "f" || string(arg) != "argument" || !whole || err != nil {
+		t.Errorf("got %q, %q, %v, %v", name, arg, whole, err)
+	}
+	body[len(body)-1] = 0
+	if _, _, whole, err := SplitCall(body); whole || err != nil {
+		t.Errorf("a call that was given up is whole: %v, %v", whole, err)
+	}
+	for _, body := range []string{"", "\x01", "\x01f", "\x05f"} {
+		if _, _, _, err := SplitCall([]byte(body)); err == nil {
+			t.Errorf("%q is taken for a call", body)
+		}
+	}
+}
