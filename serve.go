@@ -43,6 +43,7 @@ type server struct {
 	idle atomic.Bool // run has nothing to do
 
 	receiving sync.Mutex // held while frames are taken
+	frame     wire.Frame // that was taken
 	broken    error      // why no more are
 
 	mu    sync.Mutex
@@ -90,10 +91,9 @@ func (s *server) take(spin time.Duration) (more bool, err error) {
 	}
 	more, err = s.conn.Poll(spin, quorum)
 	for err == nil {
-		var f wire.Frame
 		var ok bool
-		if ok, err = s.conn.Next(&f); ok && err == nil {
-			err = s.on(f)
+		if ok, err = s.conn.Next(&s.frame); ok && err == nil {
+			err = s.on(s.frame)
 		} else if err == nil {
 			return more, nil
 		}

@@ -62,10 +62,11 @@ func (w *worker) find(id uint64) int {
 // or a caller that waits for an answer.
 type incoming struct {
 	mu      sync.Mutex
-	broken  error  // what it said that it must not
-	running uint64 // the call that it runs, or 0
-	known   uint64 // the same, as of the last pass
-	untold  int    // calls of which is not known how long they took
+	frame   wire.Frame // scratch of take
+	broken  error      // what it said that it must not
+	running uint64     // the call that it runs, or 0
+	known   uint64     // the same, as of the last pass
+	untold  int        // calls of which is not known how long they took
 
 	// Results that were not passed on: of calls of consecutive ids.
 	first   uint64 // of the first call
@@ -128,13 +129,13 @@ func (w *worker) take(spin time.Duration, lazy bool) (more bool, err error) {
 		return false, err
 	}
 	for {
-		var m wire.Frame
-		ok, err := w.link.Next(&m)
+		m := &w.in.frame
+		ok, err := w.link.Next(m)
 		if ok {
 			if m.Short {
-				err = w.onResult(w.in.running, &m, m.Body)
+				err = w.onResult(w.in.running, m, m.Body)
 			} else {
-				err = w.on(&m)
+				err = w.on(m)
 			}
 		}
 		if !ok || err != nil {
