@@ -94,9 +94,9 @@ func TestJudge(t *testing.T) {
 	}
 	want := []verdict{
 		{"2 [1..20]", "met"},
-		{"2 [1..20]", "missed: 2× as much"},
+		{"2 [1..20]", "missed: 2× the goal"},
 		{"5× [5..5]", "met"},
-		{"5× [5..5]", "missed: 50 % of it"},
+		{"5× [5..5]", "missed: 50 % of the goal"},
 		{"", "not measured"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(verdict{})); diff != "" {
@@ -118,13 +118,13 @@ About it.
 - Failed: they: exit status 1: a.
 - Missing: gone: not here; get it.
 
-| goal         | measured  | outcome                |
-|--------------|-----------|------------------------|
-| at most 3 ms | 2 [1..20] | **met**                |
-| at most 1 ms | 2 [1..20] | **missed: 2× as much** |
-| they ≥ 4×    | 5× [5..5] | **met**                |
-| they ≥ 10×   | 5× [5..5] | **missed: 50 % of it** |
-| p99          |           | **not measured**       |
+| goal         | measured  | outcome                      |
+|--------------|-----------|------------------------------|
+| at most 3 ms | 2 [1..20] | **met**                      |
+| at most 1 ms | 2 [1..20] | **missed: 2× the goal**      |
+| they ≥ 4×    | 5× [5..5] | **met**                      |
+| they ≥ 10×   | 5× [5..5] | **missed: 50 % of the goal** |
+| p99          |           | **not measured**             |
 `, "'", "`")
 	if diff := cmp.Diff(want, sample().markdown()); diff != "" {
 		t.Error(diff)

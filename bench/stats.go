@@ -84,9 +84,9 @@ func (r *result) judge(g goal) verdict {
 	v := verdict{measured: fmt.Sprintf("%s%s [%s..%s]", digits(s.median/unit), suffix, digits(s.min/unit), digits(s.max/unit))}
 	switch {
 	case g.least != 0 && s.median < g.least:
-		v.outcome = fmt.Sprintf("missed: %s of it", percent(s.median/g.least))
+		v.outcome = fmt.Sprintf("missed: %s of the goal", percent(s.median/g.least))
 	case g.most != 0 && s.median > g.most:
-		v.outcome = fmt.Sprintf("missed: %s× as much", digits(s.median/g.most))
+		v.outcome = fmt.Sprintf("missed: %s× the goal", digits(s.median/g.most))
 	default:
 		v.outcome = met
 	}

@@ -3,7 +3,8 @@
  *
  * usage: limits memcpy    BYTES               copy warm private memory
  *        limits copies    BYTES               to another process and back: four copies through warm shared memory
- *        limits pingpong  N spin|sleep [US]   round trips between two processes through a futex, US microseconds apart
+ *        limits pingpong  N spin|sleep US any|each   round trips between two processes through a futex, US microseconds
+ *                                             apart, on any CPUs or with one for each
  *        limits start     N PROGRAM           posix_spawn until the program's first byte
  *        limits handover  BYTES N             a filled memfd to another process: SCM_RIGHTS, mmap, first word, answer
  *
@@ -110,19 +111,41 @@ static void await(struct turn *t, uint32_t value, int sleeps)
 	}
 }
 
-static void pingpong(int n, int sleeps, int gap)
+/* Binds this process to the which-th of its CPUs, or to the last one. */
+static void bind_to(int which)
+{
+	cpu_set_t may, one;
+	if (sched_getaffinity(0, sizeof may, &may))
+		die("sched_getaffinity");
+	CPU_ZERO(&one);
+	for (int cpu = 0; cpu < CPU_SETSIZE && which >= 0; cpu++) {
+		if (CPU_ISSET(cpu, &may)) {
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			which--;
+		}
+	}
+	if (sched_setaffinity(0, sizeof one, &one))
+		die("sched_setaffinity");
+}
+
+static void pingpong(int n, int sleeps, int gap, int each)
 {
 	struct turn *turns = map(2 * sizeof *turns, MAP_SHARED), *there = &turns[0], *back = &turns[1];
 	double *took = allocate(n * sizeof *took);
 	int warm = n / 10 + 1;
 	there->value = back->value = 0;
 	if (start_fork() == 0) {
+		if (each)
+			bind_to(1);
 		for (int i = 1; i <= warm + n; i++) {
 			await(there, i, sleeps);
 			give(back, i, sleeps);
 		}
 		_exit(0);
 	}
+	if (each)
+		bind_to(0);
 	for (int i = 1; i <= warm + n; i++) {
 		if (gap > 0)
 			usleep(gap);
@@ -307,8 +330,8 @@ int main(int argc, char **argv)
 		return copy_once(n), 0;
 	else if (!strcmp(what, "copies"))
 		return copy_four_times(n), 0;
-	else if (!strcmp(what, "pingpong") && argc > 3)
-		return pingpong(n, !strcmp(argv[3], "sleep"), argc > 4 ? atoi(argv[4]) : 0), 0;
+	else if (!strcmp(what, "pingpong") && argc > 5)
+		return pingpong(n, !strcmp(argv[3], "sleep"), atoi(argv[4]), !strcmp(argv[5], "each")), 0;
 	else if (!strcmp(what, "start") && argc > 3)
 		return start(n, argv[3]), 0;
 	else if (!strcmp(what, "handover") && argc > 3)
