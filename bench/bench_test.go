@@ -61,7 +61,7 @@ func sample() *result {
 		row: row{
 			name: "x", title: "a title", about: "About it.",
 			metrics:    []metric{{key: "seconds", title: "ms", unit: 1e-3}, {key: "p99", title: "p99, µs", unit: 1e-6}},
-			contenders: []contender{{name: "we", group: ours}, {name: "they", group: peer}, {name: "c", group: limit}, {name: "gone", group: peer}},
+			contenders: []contender{{name: "we", group: ours}, {name: "they", group: peer}, {name: "c", group: limit}, {name: "gone", group: peer}, {name: "gone too", group: peer}},
 			goals: []goal{
 				{text: "at most 3 ms", of: figure{"we", "seconds"}, most: 3e-3},
 				{text: "at most 1 ms", of: figure{"we", "seconds"}, most: 1e-3},
@@ -75,7 +75,7 @@ func sample() *result {
 			{"we": {"seconds": 20e-3}, "they": {"seconds": 100e-3}, "c": {"seconds": 10e-3}},
 			{"we": {"seconds": 1e-3}, "c": {"seconds": 1e-3}},
 		},
-		failed: map[string]error{"they": errors.New("exit status 1:\na"), "gone": missing("not here; get it")},
+		failed: map[string]error{"they": errors.New("exit status 1:\na"), "gone": missing("not here; get it"), "gone too": missing("not here; get it")},
 	}
 }
 
@@ -115,8 +115,8 @@ About it.
 | they     |     55 |  10..100 |      5 |      10 |
 | limit: c |      1 |    1..10 |    0.5 |         |
 
-- Failed: they: exit status 1: a.
-- Missing: gone: not here; get it.
+- Failed (exit status 1: a): they.
+- Missing (not here; get it): gone; gone too.
 
 | goal         | measured  | outcome                      |
 |--------------|-----------|------------------------------|
@@ -186,7 +186,6 @@ func TestRows(t *testing.T) {
 		}
 		for _, g := range r.goals {
 			for _, f := range []figure{g.of, g.per} {
-				// The last figure may be one that nothing else shows.
 				if f != (figure{}) && (!contenders[f.contender] || !metrics[f.key]) {
 					t.Errorf("%s: the goal %q is about %v, which the row does not have", r.name, g.text, f)
 				}

@@ -27,12 +27,19 @@ func describe(ctx context.Context, e *env, root string) []fact {
 		{"Go", runtime.Version()},
 		{"C compiler", firstLine(program("gcc").output(ctx, "", "--version"))},
 	}
-	for _, name := range []string{"CPython", "mpire", "loky", "pebble", "go-plugin", "grpc"} {
-		version := e.versions[name]
-		if version == "" {
-			version = "missing; " + e.setup + " installs it"
+	for _, peer := range []struct {
+		name string
+		of   tool
+	}{{"CPython", e.python}, {"mpire", e.python}, {"loky", e.python}, {"pebble", e.python}, {"go-plugin", e.goPlugin}, {"grpc", e.goPlugin}} {
+		version := e.versions[peer.name]
+		switch {
+		case version != "":
+		case peer.of.why != "":
+			version = "missing (" + peer.of.why + ")"
+		default:
+			version = "missing (" + e.setup + " installs it)"
 		}
-		facts = append(facts, fact{name, version})
+		facts = append(facts, fact{peer.name, version})
 	}
 	return facts
 }

@@ -199,7 +199,7 @@ func program(name string) tool {
 
 // firstOf returns the first of some programs that is there: a path, or a name to look for.
 func firstOf(names ...string) tool {
-	t := tool{why: strings.Join(names, " and ") + " not found"}
+	t := tool{why: "none of " + strings.Join(names, ", ") + " is there"}
 	for _, name := range names {
 		if !filepath.IsAbs(name) {
 			t = program(name)

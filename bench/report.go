@@ -76,16 +76,27 @@ func (c contender) title() string {
 	}
 }
 
-// without tells which contenders there are no figures of, or fewer, and why.
+// without tells which contenders there are no figures of, or fewer, and why: one line for each reason.
 func (r *result) without() string {
-	var b strings.Builder
+	var reasons []string
+	names := map[string][]string{}
 	for _, c := range r.row.contenders {
 		err := r.failed[c.name]
-		if _, ok := errors.AsType[missing](err); ok {
-			fmt.Fprintf(&b, "- Missing: %s: %v.\n", c.name, err)
-		} else if err != nil {
-			fmt.Fprintf(&b, "- Failed: %s: %s.\n", c.name, strings.Join(strings.Fields(err.Error()), " "))
+		if err == nil {
+			continue
 		}
+		reason := "Failed (" + strings.Join(strings.Fields(err.Error()), " ") + ")"
+		if m, ok := errors.AsType[missing](err); ok {
+			reason = "Missing (" + m.Error() + ")"
+		}
+		if names[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		names[reason] = append(names[reason], c.name)
+	}
+	var b strings.Builder
+	for _, reason := range reasons {
+		fmt.Fprintf(&b, "- %s: %s.\n", reason, strings.Join(names[reason], "; "))
 	}
 	return b.String()
 }
