@@ -60,7 +60,7 @@ func crashRow() row {
 					return figures{"replacements": float64(len(pids)) / took.Seconds()}, nil
 				})
 			}},
-			pythonPackage("pebble", "map, chunksize=1", "crash_pebble", 2_000, 200),
+			pythonPackage("pebble", "map, chunksize=1", "crash_pebble", 500, 200),
 		},
 		goals: []goal{
 			{

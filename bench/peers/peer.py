@@ -25,6 +25,7 @@ import time
 
 WORKERS = 2
 LIFE = 3  # a pipe that ends when the program that started this one does
+PATIENCE = 20  # seconds that a job may take which may hang
 CALLS_TIME = 8  # seconds that a job of single calls may take: see the Go side
 
 
@@ -345,9 +346,16 @@ def list_pool(n):
         return seconds(1, nothing, lambda: pool.map(append_numbers, [n] * WORKERS, chunksize=1))
 
 
+def give_up(*_):
+    print(f"not done within {PATIENCE} s", file=sys.stderr, flush=True)
+    os._exit(1)  # leaving the pool in an orderly way might hang as well
+
+
 def crash_pebble(n):
     import pebble
 
+    signal.signal(signal.SIGALRM, give_up)  # it has been seen to hang
+    signal.alarm(PATIENCE)
     xs = [-1 if i % 100 == 50 else i for i in range(n)]
     crashed = done = 0
     with pebble.ProcessPool(WORKERS) as pool:
