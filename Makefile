@@ -1,6 +1,6 @@
 # What is checked, and how, stands in .ci/run; here are short names for it.
 .POSIX:
-.PHONY: help build test race lint fmt cross fuzz bench flaky ci
+.PHONY: help build test race lint fmt cross fuzz bench performance flaky ci
 
 # How long each fuzz target runs, and each benchmark.
 FUZZTIME = 10s
@@ -36,6 +36,9 @@ fuzz: ## run each fuzz target for FUZZTIME
 
 bench: ## run the benchmarks, for benchstat
 	BENCHTIME=$(BENCHTIME) BENCHCOUNT=$(BENCHCOUNT) .ci/run bench
+
+performance: ## measure this module beside its peers, for docs/performance.md
+	go run ./bench
 
 flaky: ## run the whole suite FLAKYCOUNT times under the race detector
 	go test -race -count=$(FLAKYCOUNT) -timeout=60m ./...

@@ -55,6 +55,7 @@ var table = []row{
 		}, testTools...),
 	},
 	{pkg: "internal/lint"},
+	{pkg: "bench/...", may: []string{".", "shared", "internal/child"}},
 	{pkg: "examples/...", may: []string{".", "shared", "scale"}},
 }
 
