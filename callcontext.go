@@ -59,6 +59,14 @@ type contexts struct {
 	of    [64]callContext
 }
 
+func newContexts(first uint64, parent *context.Context) *contexts {
+	cs := &contexts{first: first}
+	for i := range cs.of {
+		cs.of[i].parent = parent
+	}
+	return cs
+}
+
 // at returns the context of the call, or nil.
 func (cs *contexts) at(id uint64) *callContext {
 	if cs == nil || id < cs.first || id-cs.first >= uint64(len(cs.of)) {

@@ -12,76 +12,68 @@ import (
 
 // runner is what the goroutine that runs calls knows.
 type runner struct {
-	work  *work        // that it is at
-	fresh bool         // the call that is about to run is the first of work
-	args  []byte       // of that, the rest
+	work  *work        // that it is at; nil: none
+	fresh bool         // no call of that has been answered
+	rest  []byte       // of its arguments
 	id    uint64       // of the call that runs, or ran last
-	ctx   *callContext // of that
-	buf   []byte       // the answer to that, not sent yet
-	tail  wire.Tail
-	short bool // it is a Result that may be sent in the short form
+	arg   []byte       // of that
+	ctx   *callContext // likewise
+	last  uint64       // the call before that
+	buf   []byte       // the answer to the last call, not sent yet
+	tail  wire.Tail    // what buf goes on with, or nil
+	short bool         // it is a Result that may be sent in the short form
 	watch stopwatch
 	waits patience
 }
 
-// task is a call.
-type task struct {
-	id   uint64
-	name string
-	f    function
-	arg  []byte
-	ctx  *callContext
-}
-
-// next ends the call that ran and starts the next one. It does not wait.
-func (s *server) next() (t task, ok bool) {
+// next ends the call that ran and starts the next one, if there is one. It does not wait.
+func (s *server) next() bool {
 	r := &s.runner
+	r.last = r.id
 	if w := r.work; w != nil {
 		r.ctx.cancel()
 		if i, ok := w.claim(); ok {
-			return s.begin(w, i), true
+			s.begin(w, i)
+			return true
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w := r.work; w != nil {
 		if i, ok := w.claim(); ok { // it was on hold
-			return s.begin(w, i), true
+			s.begin(w, i)
+			return true
 		}
 	}
 	for len(s.queue) > 0 {
 		w := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
-		s.now, r.work, r.args, r.fresh = w, w, w.args, true
+		s.now, r.work, r.rest, r.fresh = w, w, w.args, true
 		if i, ok := w.claim(); ok {
-			return s.begin(w, i), true
+			s.begin(w, i)
+			return true
 		}
 	}
-	s.now, r.work, r.args = nil, nil, nil
-	return task{}, false
+	s.now, r.work, r.rest = nil, nil, nil
+	return false
 }
 
-// begin makes a task of a call that was claimed.
-func (s *server) begin(w *work, i int) (t task) {
+// begin makes the call that was claimed the one that runs.
+func (s *server) begin(w *work, i int) {
 	r := &s.runner
-	t = task{id: w.id + uint64(i), name: w.name, f: w.f}
+	r.id = w.id + uint64(i)
 	if w.lone {
-		t.arg = r.args
+		r.arg = r.rest
 	} else {
-		t.arg, r.args, _ = wire.SplitArg(r.args) // cannot fail: they were counted
+		r.arg, r.rest, _ = wire.SplitArg(r.rest) // cannot fail: they were counted
 	}
 	cs := s.contexts.Load()
-	if t.ctx = cs.at(t.id); t.ctx == nil {
-		cs = &contexts{first: t.id}
-		for i := range cs.of {
-			cs.of[i].parent = &s.base
-		}
+	if r.ctx = cs.at(r.id); r.ctx == nil {
+		cs = newContexts(r.id, &s.base)
 		s.contexts.Store(cs)
-		t.ctx = &cs.of[0]
+		r.ctx = &cs.of[0]
 	}
-	r.id, r.ctx = t.id, t.ctx
-	return t
 }
 
 // run runs calls one after the other. What it has to say about one leaves before
@@ -97,14 +89,13 @@ func (s *server) run() {
 		}
 	}()
 	for {
-		last := r.id
-		t, ok := s.next()
-		if err := s.answer(t.id, ok, last); err != nil {
+		ok := s.next()
+		if err := s.answer(ok); err != nil {
 			s.mute(err)
 			break
 		}
 		if ok {
-			s.call(t)
+			s.call()
 			continue
 		}
 		if !s.wait() {
@@ -114,9 +105,9 @@ func (s *server) run() {
 	ended = true
 }
 
-// answer sends the answer to the call last, if there is one, and that the call id has
-// started, if one has.
-func (s *server) answer(id uint64, started bool, last uint64) error {
+// answer sends the answer to the last call, if there is one, and that the next has
+// started, if it has.
+func (s *server) answer(started bool) error {
 	r := &s.runner
 	how := transport.Now
 	if started {
@@ -133,7 +124,7 @@ func (s *server) answer(id uint64, started bool, last uint64) error {
 				return err
 			}
 			out, r.tail = out[:0], nil
-		case !started || id != last+1:
+		case !started || r.id != r.last+1:
 		case ran == 0 && r.short:
 			out, started = wire.Shorten(out, 0), false
 		default:
@@ -142,7 +133,7 @@ func (s *server) answer(id uint64, started bool, last uint64) error {
 		}
 	}
 	if started {
-		out = wire.Append(out, wire.Started, id, nil)
+		out = wire.Append(out, wire.Started, r.id, nil)
 	}
 	var err error
 	if len(out) > 0 {
@@ -187,15 +178,16 @@ func (s *server) mute(err error) {
 	s.kill()
 }
 
-// call runs a call and leaves the frame that answers it in buf and tail.
-func (s *server) call(t task) {
+// call runs the call and leaves the frame that answers it in buf and tail.
+func (s *server) call() {
 	r := &s.runner
-	if t.f == nil {
-		r.buf, r.short = appendFailed(r.buf[:0], t.id, 0, &wire.Failure{Cause: wire.CauseUnknownFunc, Message: t.name}), false
+	f := r.work.f
+	if f == nil {
+		r.buf, r.short = appendFailed(r.buf[:0], r.id, 0, &wire.Failure{Cause: wire.CauseUnknownFunc, Message: r.work.name}), false
 		return
 	}
-	buf := wire.AppendRan(wire.Begin(r.buf[:0], wire.Result, t.id), 0)
-	buf, raw, failure := t.f.serve(t.ctx, t.arg, buf)
+	buf := wire.AppendRan(wire.Begin(r.buf[:0], wire.Result, r.id), 0)
+	buf, raw, failure := f.serve(r.ctx, r.arg, buf)
 	if failure == nil {
 		var err error
 		if raw == nil {
@@ -211,7 +203,7 @@ func (s *server) call(t task) {
 		}
 	}
 	if failure != nil {
-		buf = appendFailed(buf[:0], t.id, 0, failure)
+		buf = appendFailed(buf[:0], r.id, 0, failure)
 	}
 	r.buf, r.short = buf, failure == nil
 }
