@@ -1,7 +1,6 @@
 package shm
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -49,36 +48,26 @@ func New(name string, size int) (*Memory, error) {
 }
 
 // Open maps the memory that file refers to and takes file over, whether it fails or
-// not. It refuses a file that somebody could make smaller.
+// not. It refuses what [Identify] refuses.
 func Open(file *os.File) (*Memory, error) {
-	m := &Memory{file: file}
-	err := m.open()
+	_, size, err := Identify(file)
 	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("open shared memory: %w", err)
 	}
-	return m, nil
+	unix.CloseOnExec(int(file.Fd()))
+	return Map(file, size)
 }
 
-func (m *Memory) open() error {
-	fd := int(m.file.Fd())
-	unix.CloseOnExec(fd)
-	got, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+// Map is Open for a file that was identified: it must be closed on exec, and size is what
+// Identify said.
+func Map(file *os.File, size int) (*Memory, error) {
+	b, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return errors.New("the descriptor is not a memfd")
+		file.Close()
+		return nil, fmt.Errorf("open shared memory: %w", os.NewSyscallError("mmap", err))
 	}
-	if got&seals != seals {
-		return errors.New("the memory is not sealed, so its owner could take it away")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	if st.Size <= 0 || int64(int(st.Size)) != st.Size {
-		return fmt.Errorf("its size is %d", st.Size)
-	}
-	m.b, err = unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	return os.NewSyscallError("mmap", err)
+	return &Memory{file, b}, nil
 }
 
 // Bytes returns the memory. It must not be touched after Close.
