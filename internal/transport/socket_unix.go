@@ -51,10 +51,10 @@ func socketpair() (ours, theirs *os.File, err error) {
 }
 
 // Open returns the worker's end of a connection whose files this process inherited as
-// n descriptors from fd on. Its Wait blocks in the system call rather than in the
+// n descriptors from fd on, the third one from [AddFiles]. Its Wait blocks in the system call rather than in the
 // scheduler, so that it hears from the parent however busy the other threads are.
 func Open(fd uintptr, n int) (Conn, error) {
-	if n < 1 || n > 2 {
+	if n < 1 || n > 3 {
 		return nil, fmt.Errorf("a connection cannot have %d descriptors", n)
 	}
 	var st syscall.Stat_t
@@ -76,5 +76,12 @@ func Open(fd uintptr, n int) (Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, sock.Close())
 	}
-	return conn, nil
+	if n == 2 {
+		return conn, nil
+	}
+	full, err := openFiles(conn, fd+2)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return full, nil
 }

@@ -166,5 +166,6 @@ func (s *inbox) Read(p []byte) (n int, err error) {
 // other end has taken all of it.
 func Pipe() (parent, worker Conn) {
 	a, b := net.Pipe()
-	return NewStream(a), NewStream(b)
+	x, y := newQueues()
+	return withFiles{NewStream(a), x}, withFiles{NewStream(b), y}
 }
