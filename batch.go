@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -37,9 +38,11 @@ type Batch struct {
 // batchCalls is what a batch knows about its calls beyond their number. Its one
 // implementation knows their types.
 type batchCalls interface {
-	appendArgs(dst []byte, i, n, limit int) (out []byte, took int, tail wire.Tail, err error)
+	appendArgs(dst []byte, i, n, limit int, p *handover.Parcel) (out []byte, took int, tail wire.Tail, err error)
 	run(ctx context.Context, i int)
 	settle(i int, pid int, results [][]byte)
+	settleWith(i int, pid int, result []byte, came *handover.Arrival)
+	carries() bool
 	fail(i int, err error)
 	wanted(i int) bool
 	info(i int, pid int) CallInfo
@@ -75,7 +78,7 @@ func (b *Batch) Info(i int, pid int) CallInfo { return b.calls.info(i, pid) }
 // where the encoding in dst, without a length, ends. Its last byte is 1, or 0 if not all
 // before could be read, because the caller does not want the call any more.
 func (b *Batch) AppendArgs(dst []byte, i, n, limit int) (out []byte, took int, tail wire.Tail, err error) {
-	return b.calls.appendArgs(dst, i, n, limit)
+	return b.calls.appendArgs(dst, i, n, limit, nil)
 }
 
 // Run runs call i in this process, on this goroutine, and answers it. A panic in
@@ -146,7 +149,7 @@ func (c *typedCalls[In, Out]) info(i int, pid int) CallInfo {
 
 func (c *typedCalls[In, Out]) wanted(i int) bool { return c.to.wanted(c.index(i)) }
 
-func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int) (out []byte, took int, tail wire.Tail, err error) {
+func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int, p *handover.Parcel) (out []byte, took int, tail wire.Tail, err error) {
 	if !c.gate.enter() {
 		return dst, 0, nil, ErrNotWanted
 	}
@@ -156,8 +159,10 @@ func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int) (out []byt
 			return dst, took, nil, ErrNotWanted
 		}
 		start := len(dst)
-		out, raw, err := encodeSplit(wire.BeginArg(dst), &c.in[i+took], c.f.in, "argument")
+		out, raw, err := encodeSplit(wire.BeginArg(dst), &c.in[i+took], c.f.in, "argument", p)
 		switch {
+		case took > 0 && errors.Is(err, handover.ErrFull):
+			return dst, took, nil, nil // another frame has room
 		case err != nil:
 		case raw != nil && took > 0:
 			return dst, took, nil, nil
@@ -191,9 +196,16 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 		return
 	}
 	in := c.in[i]
+	var lent []*handover.Handle
+	if c.f.out.memory.Any() {
+		lent = c.f.lent(in)
+	}
 	c.forget(i)
 	c.gate.leave()
 	out, failure, cause = c.f.protect(ctx, in)
+	if failure == nil && c.f.out.memory.Any() {
+		c.f.pass(out, lent)
+	}
 }
 
 func (c *typedCalls[In, Out]) settle(i int, pid int, results [][]byte) {
@@ -202,7 +214,7 @@ func (c *typedCalls[In, Out]) settle(i int, pid int, results [][]byte) {
 		first := k
 		var err error
 		for ; k < len(results) && err == nil; k++ {
-			if err = wire.Decode(results[k], &outs[k]); err == nil {
+			if err = c.f.out.decode(results[k], &outs[k], nil); err == nil {
 				c.forget(i + k)
 			}
 		}
@@ -218,6 +230,21 @@ func (c *typedCalls[In, Out]) settle(i int, pid int, results [][]byte) {
 		}
 	}
 }
+
+// settleWith is settle for a result with which shared memory came.
+func (c *typedCalls[In, Out]) settleWith(i int, pid int, result []byte, came *handover.Arrival) {
+	outs := make([]Out, 1)
+	err := c.f.out.decode(result, &outs[0], came)
+	came.Done(1) // before the caller hears of it
+	if err != nil {
+		c.fail(i, &located{c.info(i, pid), fmt.Errorf("%w: decode result: %w", ErrEncoding, err)})
+		return
+	}
+	c.forget(i)
+	c.deliver(i, outs)
+}
+
+func (c *typedCalls[In, Out]) carries() bool { return c.f.carries() }
 
 func (c *typedCalls[In, Out]) fail(i int, err error) {
 	if c.ctx.Err() != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -17,11 +18,12 @@ import (
 //
 // On [Threads] the function gets the argument itself, and the caller the result
 // itself: what they point to is shared. Elsewhere both are copied by way of CBOR;
-// two pointers to one thing become pointers to two things.
+// two pointers to one thing become pointers to two things. Memory of package shared in
+// them is not copied: both sides have it.
 type Func[In, Out any] struct {
 	name    string
 	fn      func(context.Context, In) (Out, error)
-	in, out wire.Checker
+	in, out side
 }
 
 // function is a Func without its types, as a worker knows it.
@@ -30,8 +32,11 @@ type function interface {
 
 	// serve decodes the argument, runs the function and appends the encoded
 	// result to dst; the end of a large one is returned as raw instead. On failure
-	// dst is returned as it was.
-	serve(ctx context.Context, arg, dst []byte) (out, raw []byte, failure *wire.Failure)
+	// dst is returned as it was. The memory of argument and result is in l.
+	serve(ctx context.Context, arg, dst []byte, l *luggage) (out, raw []byte, failure *wire.Failure)
+
+	// carries reports whether argument or result may hold shared memory.
+	carries() bool
 }
 
 // registry holds the functions that this process can run, by name.
@@ -82,10 +87,10 @@ func Register[In, Out any](name string, fn func(ctx context.Context, in In) (Out
 		fail("the function is nil")
 	}
 	var err error
-	if f.in, err = wire.Check(reflect.TypeFor[In]()); err != nil {
+	if f.in, err = newSide(reflect.TypeFor[In]()); err != nil {
 		fail("argument: %v", err)
 	}
-	if f.out, err = wire.Check(reflect.TypeFor[Out]()); err != nil {
+	if f.out, err = newSide(reflect.TypeFor[Out]()); err != nil {
 		fail("result: %v", err)
 	}
 	registry.Lock()
@@ -157,11 +162,11 @@ func (f *Func[In, Out]) protect(ctx context.Context, in In) (out Out, failure *w
 	return out, nil, nil
 }
 
-func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte) (out, raw []byte, failure *wire.Failure) {
+func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte, l *luggage) (out, raw []byte, failure *wire.Failure) {
 	var in In
 	if !wire.DecodeFast(arg, &in) {
 		p := new(In) // in itself stays on the stack
-		if err := wire.Decode(arg, p); err != nil {
+		if err := l.decode(f.in, arg, p); err != nil {
 			return dst, nil, &wire.Failure{Cause: wire.CauseArgument, Message: fmt.Sprintf("decode argument: %v", err)}
 		}
 		in = *p
@@ -175,26 +180,33 @@ func (f *Func[In, Out]) serve(ctx context.Context, arg, dst []byte) (out, raw []
 	}
 	p := new(Out)
 	*p = result
-	out, raw, err := encodeSplit(dst, p, f.out, "result")
+	l.hold(f.out, p)
+	out, raw, err := encodeSplit(dst, p, f.out, "result", &l.goes)
 	if err != nil {
 		return dst, nil, &wire.Failure{Cause: wire.CauseResult, Message: strings.TrimPrefix(err.Error(), ErrEncoding.Error()+": ")}
 	}
 	return out, raw, nil
 }
 
-// encode appends the encoding of *v to dst. what is the value's part in the call.
-func encode[T any](dst []byte, v *T, c wire.Checker, what string) ([]byte, error) {
-	out, raw, err := encodeSplit(dst, v, c, what)
+func (f *Func[In, Out]) carries() bool { return f.in.memory.Any() || f.out.memory.Any() }
+
+// encode appends the encoding of *v to dst, and adds its shared memory to p. what is the
+// value's part in the call.
+func encode[T any](dst []byte, v *T, s side, what string, p *handover.Parcel) ([]byte, error) {
+	out, raw, err := encodeSplit(dst, v, s, what, p)
 	return append(out, raw...), err
 }
 
 // encodeSplit is encode, but the end of a large value is not copied and returned as raw.
-func encodeSplit[T any](dst []byte, v *T, c wire.Checker, what string) (out, raw []byte, err error) {
-	if err := c.Value(v); err != nil {
+func encodeSplit[T any](dst []byte, v *T, s side, what string, p *handover.Parcel) (out, raw []byte, err error) {
+	if err := s.Value(v); err != nil {
 		// The value is not shown: it may contain itself, and its text have no end.
 		return dst, nil, fmt.Errorf("%w: encode %s of type %T: %w", ErrEncoding, what, *v, err)
 	}
-	out, raw, err = wire.EncodeSplit(dst, v)
+	out = dst
+	if err = s.pack(v, p); err == nil {
+		out, raw, err = wire.EncodeSplit(dst, v)
+	}
 	if err != nil {
 		return dst, nil, fmt.Errorf("%w: encode %s %s: %w", ErrEncoding, what, clip(fmt.Sprintf("%+v", *v), 200), err)
 	}
@@ -212,17 +224,17 @@ func clip(s string, n int) string {
 // Setup is a call that each worker makes once before any other: see [PoolConfig].
 type Setup struct {
 	name   string
-	encode func(dst []byte) ([]byte, error)
+	encode func(dst []byte, p *handover.Parcel) ([]byte, error)
 }
 
 // With returns a call of f on in for use as [PoolConfig].Setup. The result of the
 // call is dropped.
 func (f *Func[In, Out]) With(in In) *Setup {
-	return &Setup{name: f.Name(), encode: func(dst []byte) ([]byte, error) {
+	return &Setup{name: f.Name(), encode: func(dst []byte, p *handover.Parcel) ([]byte, error) {
 		if f == nil {
 			return dst, ErrUnknownFunc
 		}
-		return encode(dst, &in, f.in, "argument")
+		return encode(dst, &in, f.in, "argument", p)
 	}}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
@@ -39,6 +40,15 @@ type procLink struct {
 	*child.Child
 }
 
+// Files returns the way for files, which procLink would hide.
+func (l procLink) Files() transport.Files { return transport.FilesOf(l.Conn) }
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
 // launch says how worker processes are started.
 type launch struct {
 	env        []string
@@ -61,6 +71,12 @@ func (l launch) start() (link, error) {
 	if err != nil {
 		return nil, err
 	}
+	if carriers.Load() {
+		if conn, theirs, err = transport.AddFiles(conn, theirs); err != nil {
+			closeFiles(theirs)
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
 	c, err := child.Start(child.Config{
 		Path:   path,
 		Args:   []string{os.Args[0]},
@@ -74,9 +90,7 @@ func (l launch) start() (link, error) {
 		// has been read by then.
 		OnExit: func() { time.AfterFunc(time.Second, func() { conn.Close() }) },
 	})
-	for _, f := range theirs {
-		f.Close()
-	}
+	closeFiles(theirs)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -150,11 +164,11 @@ func crash(e child.Ended, reason string) *CrashError {
 	}
 }
 
-// singleCall returns a frame of a single call.
-func singleCall(id uint64, name string, arg func(dst []byte) ([]byte, error)) ([]byte, error) {
+// singleCall returns a frame of a single call, and adds its shared memory to p.
+func singleCall(id uint64, name string, arg func(dst []byte, p *handover.Parcel) ([]byte, error), p *handover.Parcel) ([]byte, error) {
 	buf := wire.AppendName(wire.Begin(nil, wire.Calls, id), name)
 	start := len(buf)
-	buf, err := arg(wire.BeginArg(buf))
+	buf, err := arg(wire.BeginArg(buf), p)
 	if err == nil {
 		err = wire.EndArg(buf, start)
 	}

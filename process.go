@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
@@ -77,6 +78,8 @@ type Process[Out any] struct {
 	link link
 	done chan struct{} // closed when the process has ended
 
+	result side
+
 	mu        sync.Mutex
 	cancelled error // why the call was cancelled, if it was
 	out       Out   // this and what follows is not written after done is closed
@@ -101,26 +104,32 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, canceled(ctx))
 	}
-	call, err := singleCall(1, f.name, func(dst []byte) ([]byte, error) { return encode(dst, &in, f.in, "argument") })
+	parcel := &handover.Parcel{}
+	call, err := singleCall(1, f.name, func(dst []byte, p *handover.Parcel) ([]byte, error) {
+		return encode(dst, &in, f.in, "argument", p)
+	}, parcel)
 	if err != nil {
+		parcel.Release()
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	l, err := launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start()
 	if err != nil {
+		parcel.Release()
 		return nil, fmt.Errorf("%s: start process: %w", f.name, err)
 	}
-	p := &Process[Out]{name: cfg.Name, info: CallInfo{Func: f.name, Index: -1, PID: l.PID()}, cfg: cfg, link: l, done: make(chan struct{})}
+	p := &Process[Out]{name: cfg.Name, info: CallInfo{Func: f.name, Index: -1, PID: l.PID()}, cfg: cfg, result: f.out, link: l, done: make(chan struct{})}
 	if p.name == "" {
 		p.name = f.name
 	}
-	go p.run(ctx, call) // ends with the process; waited for through done
+	go p.run(ctx, call, parcel) // ends with the process; waited for through done
 	return p, nil
 }
 
 // run sees the process through its life.
-func (p *Process[Out]) run(ctx context.Context, call []byte) {
+func (p *Process[Out]) run(ctx context.Context, call []byte, parcel *handover.Parcel) {
 	unwatch := context.AfterFunc(ctx, func() { p.cancel(ctx) })
-	out, ok, err := p.converse(ctx, call)
+	out, ok, err := p.converse(ctx, call, parcel)
+	parcel.Release()
 	unwatch()
 	ended := p.link.Reap()
 	p.link.Close()
@@ -159,8 +168,11 @@ func (p *Process[Out]) died(err error, ended child.Ended) error {
 
 // converse has the process run the call and stop. ok says that the call was answered
 // and err is its error; otherwise err says why there is no answer.
-func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok bool, err error) {
+func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handover.Parcel) (out Out, ok bool, err error) {
 	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
+		return out, false, fmt.Errorf("%w: %w", errStart, err)
+	}
+	if call, err = ship(p.link, parcel, call); err != nil {
 		return out, false, fmt.Errorf("%w: %w", errStart, err)
 	}
 	if err := p.link.Send(call, nil, transport.Now); err != nil {
@@ -170,6 +182,8 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok b
 	if ctx.Err() != nil { // the first Cancel may have come before the call
 		p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), nil, transport.Urgent)
 	}
+	var came *handover.Arrival
+	defer func() { came.Done(1) }()
 	for {
 		m, err := transport.Recv(p.link)
 		if err != nil {
@@ -178,13 +192,17 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok b
 		switch m.Kind {
 		case wire.Started:
 			continue
+		case wire.Handover:
+			came.Done(1)
+			came = takeIn(p.link, m)
+			continue
 		case wire.Returned: // cancelled before it started
 			return out, true, &located{p.info, context.Canceled}
 		case wire.Result, wire.Failed:
 		default:
 			return out, false, fmt.Errorf("unexpected %s frame", m.Kind)
 		}
-		out, err = p.answer(m)
+		out, err = p.answer(m, came)
 		code := 0
 		if err != nil {
 			code = 1
@@ -195,10 +213,10 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte) (out Out, ok b
 }
 
 // answer decodes the answer to the call.
-func (p *Process[Out]) answer(m wire.Frame) (out Out, err error) {
+func (p *Process[Out]) answer(m wire.Frame, came *handover.Arrival) (out Out, err error) {
 	_, body, err := wire.SplitRan(m.Body)
 	if err == nil && m.Kind == wire.Result {
-		err = wire.Decode(body, &out)
+		err = p.result.decode(body, &out, came)
 	}
 	if err == nil && m.Kind == wire.Failed {
 		var f wire.Failure

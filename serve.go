@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
@@ -47,9 +48,10 @@ type server struct {
 	broken    error      // why no more are
 
 	mu    sync.Mutex
-	now   *work   // the work of the call that runs, the last one of it that was started; nil: none runs
-	queue []*work // not started, in the order in which they came
-	slab  []byte  // what came is copied to its end
+	now   *work             // the work of the call that runs, the last one of it that was started; nil: none runs
+	queue []*work           // not started, in the order in which they came
+	slab  []byte            // what came is copied to its end
+	came  *handover.Arrival // with the next frame of calls
 
 	contexts atomic.Pointer[contexts] // of the latest calls
 	runner   runner
@@ -109,6 +111,10 @@ func (s *server) on(f wire.Frame) (err error) {
 	switch f.Kind {
 	case wire.Calls:
 		return s.push(f)
+	case wire.Handover:
+		s.came.Done(1)
+		s.came = takeIn(s.conn, f)
+		return nil
 	case wire.Call:
 		if reply, err = s.pushLone(f); err != nil {
 			return err
@@ -159,7 +165,10 @@ func (s *server) push(f wire.Frame) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	s.enqueue(newWork(f.ID, n, "", nil, args), name)
+	w := newWork(f.ID, n, "", nil, args)
+	w.came, s.came = s.came, nil
+	w.came.Share(n)
+	s.enqueue(w, name)
 	return nil
 }
 
@@ -224,6 +233,7 @@ func (s *server) stop(id uint64, n int, grace time.Duration) (reply []byte) {
 		from, to := w.cut(lo)
 		if last := min(to, hi); from < last {
 			reply = wire.Append(reply, wire.Returned, w.id+uint64(from), wire.AppendNumber(nil, last-from))
+			w.came.Done(last - from)
 		}
 		if rest := max(from, hi); rest < to {
 			s.queue = slices.Insert(s.queue, at, w.part(rest, to))
@@ -280,6 +290,7 @@ func (s *server) giveBack(n int) (reply []byte) {
 		if from < to {
 			n -= to - from
 			reply = wire.Append(reply, wire.Returned, w.id+uint64(from), wire.AppendNumber(nil, to-from))
+			w.came.Done(to - from)
 		}
 	}
 	s.prune()

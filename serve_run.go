@@ -22,6 +22,7 @@ type runner struct {
 	buf   []byte       // the answer to the last call, not sent yet
 	tail  wire.Tail    // what buf goes on with, or nil
 	short bool         // it is a Result that may be sent in the short form
+	bag   luggage      // of the last call
 	watch stopwatch
 	waits patience
 }
@@ -90,7 +91,9 @@ func (s *server) run() {
 	}()
 	for {
 		ok := s.next()
-		if err := s.answer(ok); err != nil {
+		err := s.answer(ok)
+		r.bag.drop()
+		if err != nil {
 			s.mute(err)
 			break
 		}
@@ -182,12 +185,13 @@ func (s *server) mute(err error) {
 func (s *server) call() {
 	r := &s.runner
 	f := r.work.f
+	r.bag.came = r.work.came
 	if f == nil {
 		r.buf, r.short = appendFailed(r.buf[:0], r.id, 0, &wire.Failure{Cause: wire.CauseUnknownFunc, Message: r.work.name}), false
 		return
 	}
 	buf := wire.AppendRan(wire.Begin(r.buf[:0], wire.Result, r.id), 0)
-	buf, raw, failure := f.serve(r.ctx, r.arg, buf)
+	buf, raw, failure := f.serve(r.ctx, r.arg, buf, &r.bag)
 	if failure == nil {
 		var err error
 		if raw == nil {
@@ -197,6 +201,9 @@ func (s *server) call() {
 			if buf, err = wire.EndTail(buf, 0, tail); err == nil {
 				r.tail = tail
 			}
+		}
+		if err == nil {
+			err = s.sendMemory(&r.bag.goes)
 		}
 		if err != nil {
 			failure = &wire.Failure{Cause: wire.CauseResult, Message: err.Error()}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/child"
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
@@ -145,7 +146,12 @@ func prepare(l link, setup *Setup, timeout time.Duration) error {
 	if setup == nil {
 		return nil
 	}
-	buf, err := singleCall(0, setup.name, setup.encode)
+	var parcel handover.Parcel
+	defer parcel.Release()
+	buf, err := singleCall(0, setup.name, setup.encode, &parcel)
+	if err == nil {
+		buf, err = ship(l, &parcel, buf)
+	}
 	if err != nil {
 		return fmt.Errorf("setup %s: %w", setup.name, err)
 	}
@@ -159,6 +165,8 @@ func prepare(l link, setup *Setup, timeout time.Duration) error {
 		}
 		switch m.Kind {
 		case wire.Started:
+		case wire.Handover: // the result is dropped
+			takeIn(l, m).Done(1)
 		case wire.Result:
 			return nil
 		case wire.Failed:

@@ -3,6 +3,7 @@ package multiproc
 import (
 	"sync/atomic"
 
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -11,9 +12,10 @@ import (
 type work struct {
 	id   uint64 // of call 0
 	name string
-	f    function // nil if there is none of that name
-	args []byte   // of all calls, as in a Calls frame; of a lone call its argument
-	lone bool     // came in a Call frame
+	f    function          // nil if there is none of that name
+	args []byte            // of all calls, as in a Calls frame; of a lone call its argument
+	lone bool              // came in a Call frame
+	came *handover.Arrival // with all calls, or nil
 	pos  atomic.Uint64
 }
 
@@ -72,7 +74,7 @@ func (w *work) part(from, to int) *work {
 		_, args, _ = wire.SplitArg(args) // cannot fail: they were counted
 	}
 	part := newWork(w.id+uint64(from), to-from, w.name, w.f, args)
-	part.lone = w.lone
+	part.lone, part.came = w.lone, w.came
 	return part
 }
 

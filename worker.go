@@ -100,6 +100,8 @@ func (w *worker) settle(ended child.Ended, err error) {
 	p := w.p
 	w.in.mu.Lock()
 	running := w.in.running
+	w.in.came.Done(1)
+	w.in.came = nil
 	w.in.mu.Unlock()
 	p.mu.Lock()
 	wasReady := w.state == stateEnded // see run

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -74,6 +75,8 @@ type incoming struct {
 	ran     time.Duration // how long they took, and the untold ones before
 	bytes   int           // of all results
 	landed  []landed      // scratch of pass
+
+	came *handover.Arrival // with the next result
 }
 
 // landed is calls whose results have come.
@@ -170,6 +173,10 @@ func (w *worker) on(m *wire.Frame) error {
 			return err
 		}
 		return w.pass() // so that what a long call took is not taken for others'
+	case wire.Handover:
+		w.in.came.Done(1)
+		w.in.came = takeIn(w.link, *m)
+		return nil
 	case wire.Returned:
 		if err := w.pass(); err != nil {
 			return err
@@ -194,6 +201,9 @@ func (w *worker) answered(id uint64, m *wire.Frame) error {
 func (w *worker) onResult(id uint64, m *wire.Frame, result []byte) error {
 	if err := w.answered(id, m); err != nil {
 		return err
+	}
+	if w.in.came != nil {
+		return w.onMemory(id, result)
 	}
 	if n := uint64(len(w.in.results)); n > 0 && id != w.in.first+n {
 		if err := w.pass(); err != nil {

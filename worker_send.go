@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
@@ -196,6 +197,9 @@ func (w *worker) pick(picked []flying) []flying {
 
 // room returns how many more calls of e the worker may have besides those it has.
 func (w *worker) room(e *entry) int {
+	if e.b.calls.carries() {
+		return w.roomForMemory(e)
+	}
 	if n := e.b.Size(); n > 0 {
 		return n - w.open
 	}
@@ -218,23 +222,34 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 			break
 		}
 		start := len(buf)
+		var parcel *handover.Parcel
+		if s.e.b.calls.carries() {
+			parcel = &handover.Parcel{}
+			buf = wire.Begin(buf, wire.Handover, 0)
+		}
+		head := len(buf)
 		buf = wire.AppendName(wire.Begin(buf, wire.Calls, id), s.e.b.Func())
-		out, n, tail, err := s.e.b.AppendArgs(buf, s.i, s.n, start+maxBatchBytes)
+		out, n, tail, err := s.e.b.calls.appendArgs(buf, s.i, s.n, start+maxBatchBytes, parcel)
 		size := len(out) - start
 		switch buf = out; {
 		case tail != nil:
 			size += int(tail.Size())
-			wire.SetKind(buf, start, wire.Call)
-			if buf, err = wire.EndTail(buf, start, tail); err != nil {
+			wire.SetKind(buf, head, wire.Call)
+			if buf, err = wire.EndTail(buf, head, tail); err != nil {
 				buf, n = buf[:start], 0
 			}
 		case n == 0:
 			buf = buf[:start]
 		default:
-			if e := wire.End(buf, start); e != nil { // of one call: more than one are less
+			e := wire.End(buf, head) // fails only for one call: more than one are less
+			if e == nil {
+				e = announce(w.link, parcel, buf[start:])
+			}
+			if e != nil {
 				buf, n, err = buf[:start], 0, e
 			}
 		}
+		parcel.Release()
 		s.e.cost.addArguments(n, size)
 		_, s = s.split(n)
 		id += uint64(n)

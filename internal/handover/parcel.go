@@ -22,7 +22,7 @@ type Files interface {
 }
 
 // Parcel is memory that is going to leave beside a frame. It has references of its own,
-// so that closing a handle does not take anything out of it.
+// so that closing a handle does not take anything out of it. A nil parcel is empty.
 type Parcel struct{ in []*mapping }
 
 // Add adds the memory of all handles in *v. If that fails, it adds nothing.
@@ -50,7 +50,7 @@ func (p *Parcel) Add(f Finder, v any) error {
 }
 
 // Empty reports whether there is nothing to send.
-func (p *Parcel) Empty() bool { return len(p.in) == 0 }
+func (p *Parcel) Empty() bool { return p == nil || len(p.in) == 0 }
 
 // Send sends what is in the parcel. It never waits. The frame that announces it has to
 // follow.
@@ -66,7 +66,11 @@ func (p *Parcel) Send(to Files) error {
 }
 
 // Release gives back what the parcel has.
-func (p *Parcel) Release() { p.cut(0) }
+func (p *Parcel) Release() {
+	if p != nil {
+		p.cut(0)
+	}
+}
 
 // cut takes out what was added after the first n.
 func (p *Parcel) cut(n int) {

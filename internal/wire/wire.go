@@ -53,11 +53,13 @@ const (
 	Returned Kind = 8  // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
 	Stop     Kind = 9  // parent to worker; body: exit code (uvarint): exit now
 	Call     Kind = 10 // parent to worker; id; body: length of name (uvarint), name, CBOR argument, a byte: 1, or 0 if the argument is not complete, as nobody wants the call any more: it is to be given back
+	Handover Kind = 11 // both ways; id: 0, or 1 where a message with descriptors has been sent beside the frames, for what the next frame of calls or answer says
 )
 
 var kindNames = [...]string{
 	Hello: "hello", Calls: "calls", Started: "started", Result: "result", Failed: "failed",
 	Cancel: "cancel", Recall: "recall", Returned: "returned", Stop: "stop", Call: "call",
+	Handover: "handover",
 }
 
 // String returns the name of the kind, or "unknown".
