@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/shm"
 )
 
 // Subject is an executor under test.
@@ -38,9 +39,9 @@ type Options struct {
 // Conformance checks that an executor does what callers rely on: one subtest for each
 // behaviour, by its number and words.
 func Conformance(t *testing.T, s Subject) {
-	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, crashCases} {
+	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, crashCases, memoryCases} {
 		for _, b := range group {
-			if b.needs.crashes && !s.Crashes || b.needs.setup && !s.Setup {
+			if b.needs.crashes && !s.Crashes || b.needs.setup && !s.Setup || b.needs.memory && !shm.Supported {
 				continue
 			}
 			t.Run(b.name, func(t *testing.T) {
@@ -59,7 +60,7 @@ type behaviour struct {
 }
 
 // needs are the capabilities without which a case makes no sense.
-type needs struct{ crashes, setup bool }
+type needs struct{ crashes, setup, memory bool }
 
 // start opens an executor, to be closed at the end of the test.
 func (s Subject) start(t testing.TB, o Options) multiproc.Executor {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +83,7 @@ func (w watched) leftovers() (left []string) {
 	defer poll.Stop()
 	deadline := time.After(endings)
 	for {
+		runtime.GC() // closes shared memory that nobody has
 		now := w.now()
 		if len(now) == 0 {
 			os.Remove(w.temp)

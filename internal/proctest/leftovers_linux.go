@@ -94,11 +94,18 @@ func files() (targets []string) {
 	return targets
 }
 
-// sharedMemory returns the files in the directory for shared memory that are ours.
+// sharedMemory returns the files in the directory for shared memory, and what this
+// process has mapped of memory without a name.
 func sharedMemory() (names []string) {
 	entries, _ := os.ReadDir("/dev/shm")
 	for _, e := range entries {
 		names = append(names, e.Name())
+	}
+	maps, _ := os.ReadFile("/proc/self/maps")
+	for line := range strings.Lines(string(maps)) {
+		if _, memfd, ok := strings.Cut(line, "/memfd:"); ok {
+			names = append(names, "mapping of "+strings.TrimSpace(memfd))
+		}
 	}
 	return names
 }
