@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/shared"
 )
 
 // payload is how many bytes go to a worker and come back.
@@ -100,6 +101,14 @@ func echoSeconds[T byte | float64](ctx context.Context, f *multiproc.Func[[]T, [
 // handover is the size of the memory that changes hands without being copied.
 const handover, quickHandover = 1 << 30, 16 << 20
 
+// handovers is how often it does in a round.
+const handovers = 1000
+
+// firstWord returns the first word of memory.
+var firstWord = multiproc.Register("bench.firstWord", func(_ context.Context, m shared.Memory) (uint64, error) {
+	return shared.View[uint64](m)[0], nil
+})
+
 func zeroCopyRow() row {
 	const memory, raw = "shared.Memory as an argument", "memfd between two C processes: SCM_RIGHTS, mmap, first word, answer"
 	return row{
@@ -108,10 +117,28 @@ func zeroCopyRow() row {
 		about:   "Memory that is filled already goes to a worker, which answers with its first word. The size does not matter, as nothing is copied.",
 		metrics: percentileMetrics,
 		contenders: []contender{
-			// HERE: a Func whose argument is a shared.Memory of e.pick(handover, quickHandover) bytes, timed by
-			// latencies, once the package is there.
-			{memory, ours, notYet("package shared is not there yet")},
-			limitOf(raw, "handover", handover, quickHandover, strconv.Itoa(1000)),
+			{memory, ours, func(ctx context.Context, e *env) (figures, error) {
+				m, err := shared.NewMemory(e.pick(handover, quickHandover))
+				if err != nil {
+					return nil, err
+				}
+				defer m.Close()
+				words := shared.View[uint64](m)
+				for i := range words {
+					words[i] = uint64(i) + 1
+				}
+				return withPool(ctx, multiproc.PoolConfig{Workers: 1}, func(p *multiproc.Pool) (figures, error) {
+					return latencies(ctx, handovers, 0, func(i int) error {
+						words[0] = uint64(i)
+						got, err := firstWord.Call(ctx, p, m)
+						if err == nil && got != uint64(i) {
+							err = fmt.Errorf("the first word is %d, not %d", got, i)
+						}
+						return err
+					})
+				})
+			}},
+			limitOf(raw, "handover", handover, quickHandover, strconv.Itoa(handovers)),
 		},
 		goals: []goal{
 			{text: "p50 ≤ 100 µs", of: figure{memory, "p50"}, most: 100e-6},
