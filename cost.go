@@ -53,7 +53,7 @@ const slice = 10 * time.Millisecond
 
 // The most that a worker is handed at a time.
 const (
-	maxBatchCalls = 8 << 10
+	maxBatchCalls = 32 << 10
 	maxBatchBytes = 1 << 20
 )
 

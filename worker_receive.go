@@ -90,7 +90,7 @@ type landed struct {
 // As it may come to a longer call, the parent looks after nap.
 const (
 	lazily = 5 * time.Microsecond
-	quorum = 32 << 10
+	quorum = 64 << 10
 	nap    = time.Millisecond
 )
 
