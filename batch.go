@@ -154,6 +154,12 @@ func (c *typedCalls[In, Out]) appendArgs(dst []byte, i, n, limit int, p *handove
 		return dst, 0, nil, ErrNotWanted
 	}
 	defer c.gate.leave()
+	// Many at a time while that is possible. If the last is wanted, all are.
+	for run := argRun; run == argRun && took < n && len(dst) <= limit && c.wanted(i+min(took+run, n)-1); {
+		in := c.in[i+took : i+min(took+run, n)]
+		dst, run = wire.AppendRun(dst, &in)
+		took += run
+	}
 	for ; took < n && (took == 0 || len(dst) <= limit); took++ {
 		if !c.wanted(i + took) {
 			return dst, took, nil, ErrNotWanted
@@ -212,6 +218,11 @@ func (c *typedCalls[In, Out]) settle(i int, pid int, results [][]byte) {
 	outs := make([]Out, len(results))
 	for k := 0; k < len(results); {
 		first := k
+		rest := outs[k:]
+		k += wire.DecodeRun(results[k:], &rest)
+		for f := first; f < k; f++ {
+			c.forget(i + f)
+		}
 		var err error
 		for ; k < len(results) && err == nil; k++ {
 			if err = c.f.out.decode(results[k], &outs[k], nil); err == nil {
@@ -275,6 +286,9 @@ func (c *typedCalls[In, Out]) deliver(i int, outs []Out) {
 func (c *typedCalls[In, Out]) unanswered(i int) bool {
 	return c.answered == nil || c.answered[i].CompareAndSwap(false, true)
 }
+
+// argRun is how many arguments are encoded between looks at whether they are wanted.
+const argRun = 64
 
 // argTail is the end of a large argument, and a byte that says whether it is complete.
 type argTail struct {

@@ -9,14 +9,13 @@ import (
 // callContext is the context of a call in a worker. It costs nothing until somebody asks
 // for more than its address.
 type callContext struct {
-	parent *context.Context
-	inner  atomic.Pointer[innerContext] // nil until it is needed; overContext once the call has ended
+	inner atomic.Pointer[innerContext] // until it is needed that of the worker; overContext once the call has ended
 }
 
 // innerContext does the work.
 type innerContext struct {
 	context.Context
-	stop context.CancelFunc
+	stop context.CancelFunc // nil in that of the worker
 }
 
 // overContext is the context of a call that has ended.
@@ -28,19 +27,20 @@ var overContext = func() *innerContext {
 
 // cancel ends the context.
 func (c *callContext) cancel() {
-	if inner := c.inner.Swap(overContext); inner != nil {
+	if inner := c.inner.Swap(overContext); inner.stop != nil {
 		inner.stop()
 	}
 }
 
 // real returns the context that does the work.
 func (c *callContext) real() context.Context {
-	if inner := c.inner.Load(); inner != nil {
-		return inner
+	worker := c.inner.Load()
+	if worker.stop != nil {
+		return worker
 	}
 	inner := &innerContext{}
-	inner.Context, inner.stop = context.WithCancel(*c.parent)
-	if !c.inner.CompareAndSwap(nil, inner) { // somebody else was quicker, or the call has ended
+	inner.Context, inner.stop = context.WithCancel(worker)
+	if !c.inner.CompareAndSwap(worker, inner) { // somebody else was quicker, or the call has ended
 		inner.stop()
 		return c.inner.Load()
 	}
@@ -48,7 +48,7 @@ func (c *callContext) real() context.Context {
 }
 
 // The methods of context.Context.
-func (c *callContext) Deadline() (deadline time.Time, ok bool) { return (*c.parent).Deadline() }
+func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.inner.Load().Deadline() }
 func (c *callContext) Done() <-chan struct{}                   { return c.real().Done() }
 func (c *callContext) Err() error                              { return c.real().Err() }
 func (c *callContext) Value(key any) any                       { return c.real().Value(key) }
@@ -59,10 +59,10 @@ type contexts struct {
 	of    [64]callContext
 }
 
-func newContexts(first uint64, parent *context.Context) *contexts {
+func newContexts(first uint64, worker *innerContext) *contexts {
 	cs := &contexts{first: first}
 	for i := range cs.of {
-		cs.of[i].parent = parent
+		cs.of[i].inner.Store(worker)
 	}
 	return cs
 }

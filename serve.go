@@ -21,7 +21,7 @@ import (
 func serve(conn transport.Conn, kill func()) (code int, ok bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s := &server{conn: conn, kill: kill, base: ctx, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
+	s := &server{conn: conn, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
 	go s.run()    // ends with ctx, unless a call does not return; then the process ends, which waits for nobody
 	go s.listen() // ends when the connection does; likewise
 	select {
@@ -36,10 +36,10 @@ func serve(conn transport.Conn, kill func()) (code int, ok bool) {
 type server struct {
 	conn transport.Conn
 	kill func()
-	base context.Context // of all calls
-	more chan struct{}   // has an element when queue may have become non-empty
-	over chan int        // has the exit code when the parent has said stop
-	gone chan struct{}   // closed when the parent is gone, or says what it must not
+	base *innerContext // of all calls
+	more chan struct{} // has an element when queue may have become non-empty
+	over chan int      // has the exit code when the parent has said stop
+	gone chan struct{} // closed when the parent is gone, or says what it must not
 
 	idle atomic.Bool // run has nothing to do
 

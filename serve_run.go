@@ -71,7 +71,7 @@ func (s *server) begin(w *work, i int) {
 	}
 	cs := s.contexts.Load()
 	if r.ctx = cs.at(r.id); r.ctx == nil {
-		cs = newContexts(r.id, &s.base)
+		cs = newContexts(r.id, s.base)
 		s.contexts.Store(cs)
 		r.ctx = &cs.of[0]
 	}

@@ -135,8 +135,8 @@ func (w *worker) take(spin time.Duration, lazy bool) (more bool, err error) {
 		m := &w.in.frame
 		ok, err := w.link.Next(m)
 		if ok {
-			if m.Short {
-				err = w.onResult(w.in.running, m, m.Body)
+			if len(m.Short) > 0 {
+				err = w.onShort(m.Short)
 			} else {
 				err = w.on(m)
 			}
@@ -215,6 +215,25 @@ func (w *worker) onResult(id uint64, m *wire.Frame, result []byte) error {
 	}
 	w.in.results = append(w.in.results, result)
 	w.in.bytes += len(result)
+	return nil
+}
+
+// onShort takes results of the call that runs and those after it. That the worker had all
+// of these is for pass to check.
+func (w *worker) onShort(results [][]byte) error {
+	for w.in.came != nil || len(w.in.results) == 0 || w.in.running != w.in.first+uint64(len(w.in.results)) {
+		if err := w.onResult(w.in.running, &wire.Frame{Next: true}, results[0]); err != nil {
+			return err
+		}
+		if results = results[1:]; len(results) == 0 {
+			return nil
+		}
+	}
+	w.in.results = append(w.in.results, results...)
+	for _, r := range results {
+		w.in.bytes += len(r)
+	}
+	w.in.running += uint64(len(results))
 	return nil
 }
 

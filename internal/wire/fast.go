@@ -103,6 +103,36 @@ func AppendFast(dst []byte, v any) (out, raw []byte, ok bool) {
 	return dst, nil, false
 }
 
+// AppendRun appends arguments as [BeginArg] and [EndArg] do: those in the slice that v
+// points to, if they are of some of the common types. It returns how many it appended: all
+// or none.
+func AppendRun(dst []byte, v any) (out []byte, n int) {
+	switch v := v.(type) {
+	case *[]int:
+		return appendRun(dst, *v, func(dst []byte, x *int) []byte { return appendInt(dst, int64(*x)) })
+	case *[]int64:
+		return appendRun(dst, *v, func(dst []byte, x *int64) []byte { return appendInt(dst, *x) })
+	case *[]int32:
+		return appendRun(dst, *v, func(dst []byte, x *int32) []byte { return appendInt(dst, int64(*x)) })
+	case *[]uint64:
+		return appendRun(dst, *v, func(dst []byte, x *uint64) []byte { return appendHead(dst, majorUint, *x) })
+	case *[]float64:
+		return appendRun(dst, *v, func(dst []byte, x *float64) []byte {
+			return binary.BigEndian.AppendUint64(append(dst, cborF64), math.Float64bits(*x))
+		})
+	}
+	return dst, 0
+}
+
+func appendRun[T any](dst []byte, v []T, encode func([]byte, *T) []byte) (out []byte, n int) {
+	for i := range v {
+		start := len(dst)
+		dst = encode(append(dst, 0, 0, 0, 0), &v[i])
+		binary.LittleEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
+	}
+	return dst, len(v)
+}
+
 // appendHead appends the head of an item: its major type and a number.
 func appendHead(dst []byte, major byte, n uint64) []byte {
 	switch {
@@ -222,6 +252,40 @@ func DecodeFast(data []byte, v any) bool {
 	return false
 }
 
+// DecodeRun is [DecodeFast] for many values: each of data is decoded into the element of
+// the slice that v points to at the same place, up to the first where DecodeFast reports
+// false. It returns how many that are.
+func DecodeRun(data [][]byte, v any) (n int) {
+	switch v := v.(type) {
+	case *[]int:
+		return decodeRun(data, *v, decodeInt)
+	case *[]int64:
+		return decodeRun(data, *v, decodeInt)
+	case *[]int32:
+		return decodeRun(data, *v, decodeInt)
+	case *[]uint64:
+		return decodeRun(data, *v, decodeUint)
+	case *[]uint32:
+		return decodeRun(data, *v, decodeUint)
+	case *[]uint:
+		return decodeRun(data, *v, decodeUint)
+	case *[]float64:
+		return decodeRun(data, *v, func(data []byte, v *float64) bool { return DecodeFast(data, v) })
+	case *[]string:
+		return decodeRun(data, *v, func(data []byte, v *string) bool { return DecodeFast(data, v) })
+	}
+	return 0
+}
+
+func decodeRun[T any](data [][]byte, v []T, decode func([]byte, *T) bool) int {
+	for i := range data {
+		if len(data[i]) == 0 || !decode(data[i], &v[i]) {
+			return i
+		}
+	}
+	return len(data)
+}
+
 // splitHead splits an item, which is not empty, into its major type, its number and what
 // follows.
 func splitHead(data []byte) (major byte, n uint64, rest []byte, ok bool) {
@@ -249,6 +313,10 @@ func whole(data []byte, major byte) ([]byte, bool) {
 }
 
 func decodeInt[T int | int32 | int64](data []byte, v *T) bool {
+	if len(data) == 1 && data[0] < 24 {
+		*v = T(data[0])
+		return true
+	}
 	major, n, rest, ok := splitHead(data)
 	if !ok || len(rest) > 0 || major > majorInt || n > math.MaxInt64 {
 		return false

@@ -152,3 +152,48 @@ func FuzzDecodeFast(f *testing.F) {
 		}
 	})
 }
+
+// A run is what its values are one by one, in both directions.
+func TestRuns(t *testing.T) {
+	ints := []int{0, 23, 24, -1, 1 << 40}
+	var want []byte
+	var data [][]byte
+	for i := range ints {
+		start := len(want)
+		want, _ = Encode(BeginArg(want), &ints[i])
+		if err := EndArg(want, start); err != nil {
+			t.Fatal(err)
+		}
+		data = append(data, want[start+4:])
+	}
+	if got, n := AppendRun([]byte("x"), &ints); n != len(ints) || string(got) != "x"+string(want) {
+		t.Errorf("appended %d: %x, want %x", n, got, want)
+	}
+	got := make([]int, len(ints))
+	if n := DecodeRun(data, &got); n != len(ints) || !reflect.DeepEqual(got, ints) {
+		t.Errorf("decoded %d: %v", n, got)
+	}
+	data[2] = []byte("\x61x")
+	if n := DecodeRun(data, &got); n != 2 {
+		t.Errorf("decoded %d up to one of another type", n)
+	}
+	if _, n := AppendRun(nil, &[]struct{ X int }{{1}}); n != 0 {
+		t.Errorf("appended %d structs", n)
+	}
+	for _, v := range []any{&[]int64{5}, &[]int32{5}, &[]uint64{5}, &[]float64{5}} {
+		out, n := AppendRun(nil, v)
+		into := reflect.New(reflect.TypeOf(v).Elem())
+		into.Elem().Set(reflect.MakeSlice(into.Elem().Type(), 1, 1))
+		if n != 1 || DecodeRun([][]byte{out[4:]}, into.Interface()) != 1 || !reflect.DeepEqual(into.Interface(), v) {
+			t.Errorf("%T: %x becomes %v", v, out, into.Elem())
+		}
+	}
+	for _, v := range []any{&[]uint32{5}, &[]uint{5}, &[]string{"x"}} {
+		one, err := encodeAny(nil, reflect.ValueOf(v).Elem().Index(0).Addr().Interface())
+		into := reflect.New(reflect.TypeOf(v).Elem())
+		into.Elem().Set(reflect.MakeSlice(into.Elem().Type(), 1, 1))
+		if err != nil || DecodeRun([][]byte{one}, into.Interface()) != 1 || !reflect.DeepEqual(into.Interface(), v) {
+			t.Errorf("%T: %x becomes %v, %v", v, one, into.Elem(), err)
+		}
+	}
+}

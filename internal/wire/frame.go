@@ -25,11 +25,14 @@ var ErrTooLarge = errors.New("frame is over the limit of 4 GiB")
 // A Frame is one message. The body of a frame that was read belongs to the [Reader];
 // see there how long it is valid.
 type Frame struct {
-	Kind  Kind
-	Next  bool // of a Result or Failed: the call of the next id has started
-	Short bool // it is a Result of the call that runs; the body is the result alone
-	ID    uint64
-	Body  []byte
+	Kind Kind
+	Next bool // of a Result or Failed: the call of the next id has started
+	ID   uint64
+	Body []byte
+
+	// Short are results in the short form: of the call that runs, and those after it.
+	// The rest of the frame is zero then.
+	Short [][]byte
 }
 
 // The first word of a header: kind, whether the next call has started, length of the

@@ -18,7 +18,8 @@ const readBuffer = Large
 type Reader struct {
 	src      io.Reader
 	buf      []byte
-	from, to int // the part of buf that was read and not returned
+	from, to int      // the part of buf that was read and not returned
+	shorts   [][]byte // scratch of Next
 
 	large  Frame // the frame that does not fit into buf, or zero; its Body is what has come
 	size   int   // of its filler and whole body
@@ -74,14 +75,22 @@ func (r *Reader) room() []byte {
 // valid until Fill is called.
 func (r *Reader) Next(f *Frame) (ok bool, err error) {
 	have := r.buf[r.from:r.to]
-	if len(have) >= shortSize && have[0] == shortKind {
+	shorts := r.shorts[:0]
+	for len(have) >= shortSize && have[0] == shortKind {
 		n := shortSize + int(have[1])
 		if len(have) < n {
-			return false, nil
+			break
 		}
-		*f = Frame{Kind: Result, Next: true, Short: true, Body: have[shortSize:n:n]}
-		r.from += n
+		shorts = append(shorts, have[shortSize:n:n])
+		have = have[n:]
+	}
+	if len(shorts) > 0 {
+		r.from, r.shorts = r.to-len(have), shorts
+		*f = Frame{Short: shorts}
 		return true, nil
+	}
+	if len(have) > 0 && have[0] == shortKind {
+		return false, nil
 	}
 	return r.next(f, have)
 }

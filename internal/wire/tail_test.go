@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"io"
 	"testing"
 
 	"github.com/seed84f35039/multiproc/internal/shm"
@@ -36,6 +37,37 @@ func TestTail(t *testing.T) {
 	}
 }
 
+// Short results come together, however they are cut.
+func TestShortRun(t *testing.T) {
+	var stream []byte
+	for i := range 5 {
+		buf := append(AppendRan(Begin(nil, Result, uint64(i)), 0), bytes.Repeat([]byte{byte(i)}, i)...)
+		if err := End(buf, 0); err != nil {
+			t.Fatal(err)
+		}
+		stream = append(stream, Shorten(buf, 0)...)
+	}
+	stream = Append(stream, Stop, 8, nil)
+	for cut := range len(stream) {
+		r := NewReader(io.MultiReader(bytes.NewReader(stream[:cut]), bytes.NewReader(stream[cut:])))
+		for i := 0; i < 5; {
+			f, err := next(r)
+			if err != nil || len(f.Short) == 0 {
+				t.Fatalf("cut at %d: got %v, %v", cut, f, err)
+			}
+			for _, result := range f.Short {
+				if !bytes.Equal(result, bytes.Repeat([]byte{byte(i)}, i)) {
+					t.Errorf("cut at %d: result %d is %v", cut, i, result)
+				}
+				i++
+			}
+		}
+		if f, err := next(r); err != nil || f.Kind != Stop {
+			t.Errorf("cut at %d: behind them is a %s frame, %v", cut, f.Kind, err)
+		}
+	}
+}
+
 // A short result is one like another.
 func TestShorten(t *testing.T) {
 	for _, n := range []int{0, 1, shortMax, shortMax + 1} {
@@ -46,15 +78,14 @@ func TestShorten(t *testing.T) {
 		}
 		out := Shorten(buf, len("before"))
 		f, err := next(NewReader(bytes.NewReader(out)))
-		if err != nil || f.Kind != Result {
-			t.Fatalf("got a %s frame, %v", f.Kind, err)
+		if n <= shortMax {
+			if err != nil || len(f.Short) != 1 || !bytes.Equal(f.Short[0], result) {
+				t.Errorf("%d bytes: got %v, %v", n, f, err)
+			}
+			continue
 		}
-		body := f.Body
-		if !f.Short {
-			_, body, err = SplitRan(f.Body)
-		}
-		if err != nil || !bytes.Equal(body, result) || f.Short != (n <= shortMax) || f.Short != f.Next {
-			t.Errorf("%d bytes: got %d bytes, short %v, next %v, %v", n, len(body), f.Short, f.Next, err)
+		if _, body, err := SplitRan(f.Body); err != nil || !bytes.Equal(body, result) {
+			t.Errorf("%d bytes: got %d bytes, %v", n, len(body), err)
 		}
 	}
 }
