@@ -113,8 +113,11 @@ func (f *Func[In, Out]) place() string {
 	return fmt.Sprintf("%s:%d", file, line)
 }
 
-// lookup returns the registered function of that name, or nil, and the name.
+// lookup returns the function of that name, or nil, and the name.
 func lookup(name []byte) (string, function) {
+	if len(name) == 0 {
+		return "", nothing // cannot be registered
+	}
 	registry.RLock()
 	defer registry.RUnlock()
 	if f := registry.funcs[string(name)]; f != nil {

@@ -27,6 +27,7 @@ type link interface {
 	transport.Conn
 	PID() int
 	Signal(syscall.Signal) error // to the process and all that it started
+	Exited() bool                // whether it has ended; false where the system does not tell
 	Reap() child.Ended           // kills what is left, waits, and tells how it ended
 }
 
