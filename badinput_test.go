@@ -183,14 +183,14 @@ func TestRegisterPanics(t *testing.T) {
 		{"unexported", reg(func(fine, holder) (int, error) { return hidden{}.secret, nil }), "argument: multiproc_test.holder.In.secret: an unexported field would be lost on the way; export it, tag it `cbor:\"-\"`, or give multiproc_test.hidden MarshalBinary and UnmarshalBinary methods"},
 		{"interface", reg(func(fine, error) (int, error) { return 0, nil }), "argument: error: the receiver cannot know which type to make of error; use a concrete type"},
 		{"complex", reg(func(fine, complex128) (int, error) { return 0, nil }), "argument: complex128: CBOR has no complex numbers; send two floats"},
-		{"square", reg(func(fine, int) (int, error) { return 0, nil }), "the name is taken by the function registered at ROLES"},
+		{"square", reg(func(fine, int) (int, error) { return 0, nil }), "the name is taken by the function at ROLES"},
 		{"late", reg(func(fine, int) (int, error) { return 0, nil }), late},
 	} {
 		func() {
 			defer func() {
 				got := fmt.Sprint(recover())
-				if place := strings.Index(got, "registered at "); place >= 0 && strings.Contains(got, "roles.go:") {
-					got = got[:place] + "registered at ROLES"
+				if place := strings.Index(got, "the function at "); place >= 0 && strings.Contains(got, "roles.go:") {
+					got = got[:place] + "the function at ROLES"
 				}
 				if want := fmt.Sprintf("multiproc: Register(%q): %s", c.name, c.want); got != want {
 					t.Errorf("%s:\n got %s\nwant %s", c.name, got, want)

@@ -54,6 +54,42 @@ func BenchmarkCall(b *testing.B) {
 	})
 }
 
+// BenchmarkStart is a call in a process of its own, from Start to the result.
+func BenchmarkStart(b *testing.B) {
+	for _, c := range []struct {
+		process string
+		spares  int
+	}{{"cold", 0}, {"spare", 1}} {
+		b.Run("process="+c.process, func(b *testing.B) {
+			spares := multiproc.NewSpares(c.spares, multiproc.ProcessConfig{})
+			defer spares.Close()
+			var took []time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				if err := spares.Start(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				began := time.Now()
+				p, err := benchSquare.Start(b.Context(), 7, multiproc.ProcessConfig{Spares: spares})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := p.Result(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+				b.StopTimer()
+				<-p.Done()
+				b.StartTimer()
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2])/1e3, "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100])/1e3, "p99-µs")
+		})
+	}
+}
+
 // BenchmarkMap is x² over n ints, in the ways of each executor and by a pool of
 // goroutines around a channel.
 func BenchmarkMap(b *testing.B) {

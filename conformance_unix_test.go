@@ -20,15 +20,25 @@ var (
 		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewProcesses(quiet(o)) },
 		Crashes: true, Setup: true,
 	}
+	spares = proctest.Subject{
+		Name: "processes with spares",
+		Open: func(o proctest.Options) multiproc.Executor {
+			cfg := quiet(o)
+			cfg.Spares = 2
+			return multiproc.NewProcesses(cfg)
+		},
+		Crashes: true, Setup: true,
+	}
 )
 
 func TestPool(t *testing.T)      { proctest.Conformance(t, pool) }
 func TestProcesses(t *testing.T) { proctest.Conformance(t, processes) }
+func TestSpares(t *testing.T)    { proctest.Conformance(t, spares) }
 
 // TestAlike runs random histories on all executors.
 func TestAlike(t *testing.T) {
 	t.Parallel()
-	proctest.Histories(t, threads, pool, processes)
+	proctest.Histories(t, threads, pool, processes, spares)
 }
 
 // quiet is a pool's configuration for calls that crash.

@@ -58,7 +58,7 @@ func (c CallInfo) String() string {
 // errors.Is finds those of the wrapped errors that were registered with
 // [RegisterError], and the common ones of the standard library: context.Canceled,
 // context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, fs.ErrNotExist,
-// fs.ErrExist, fs.ErrPermission, fs.ErrInvalid, fs.ErrClosed, net.ErrClosed,
+// fs.ErrExist, fs.ErrPermission, fs.ErrInvalid, fs.ErrClosed,
 // os.ErrDeadlineExceeded, os.ErrProcessDone, errors.ErrUnsupported, and those of
 // this package.
 type RemoteError struct {

@@ -380,6 +380,25 @@ func ExampleFunc_Start() {
 	// false exit status 0
 }
 
+// No process has to be started for the call, as one stands ready.
+func ExampleNewSpares() {
+	ctx := context.Background()
+	spares := multiproc.NewSpares(1, multiproc.ProcessConfig{})
+	defer spares.Close()
+	if err := spares.Start(ctx); err != nil { // without this they are started after the first use
+		fmt.Println(err)
+		return
+	}
+
+	p, err := cube.Start(ctx, 3, multiproc.ProcessConfig{Spares: spares})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(p.Result(ctx))
+	// Output: 27 <nil>
+}
+
 // A process can be killed whatever it is doing.
 func ExampleProcess() {
 	ctx := context.Background()

@@ -29,6 +29,7 @@ type Func[In, Out any] struct {
 // function is a Func without its types, as a worker knows it.
 type function interface {
 	Name() string
+	place() string
 
 	// serve decodes the argument, runs the function and appends the encoded
 	// result to dst; the end of a large one is returned as raw instead. On failure
@@ -42,9 +43,8 @@ type function interface {
 // registry holds the functions that this process can run, by name.
 var registry = struct {
 	sync.RWMutex
-	funcs  map[string]function
-	places map[string]string // file:line of the call of Register
-}{funcs: map[string]function{}, places: map[string]string{}}
+	funcs map[string]function
+}{funcs: map[string]function{}}
 
 // Register makes a function callable in other processes. Every process of a
 // program must register the same functions under the same names before it calls
@@ -95,19 +95,29 @@ func Register[In, Out any](name string, fn func(ctx context.Context, in In) (Out
 	}
 	registry.Lock()
 	defer registry.Unlock()
-	if place, taken := registry.places[name]; taken {
-		fail("the name is taken by the function registered at %s", place)
+	if other, taken := registry.funcs[name]; taken {
+		fail("the name is taken by the function at %s", other.place())
 	}
 	if initialized.Load() {
 		fail("Init was called before, so a worker would not know the function; register it in a package-level variable")
 	}
-	_, file, line, _ := runtime.Caller(1)
-	registry.funcs[name], registry.places[name] = f, fmt.Sprintf("%s:%d", file, line)
+	registry.funcs[name] = f
 	return f
 }
 
-// lookup returns the registered function of that name, or nil, and the name.
+// place returns the file and line of the function. It is not looked up before somebody
+// asks, as each worker would pay for that at its start.
+func (f *Func[In, Out]) place() string {
+	at := runtime.FuncForPC(reflect.ValueOf(f.fn).Pointer())
+	file, line := at.FileLine(at.Entry())
+	return fmt.Sprintf("%s:%d", file, line)
+}
+
+// lookup returns the function of that name, or nil, and the name.
 func lookup(name []byte) (string, function) {
+	if len(name) == 0 {
+		return "", nothing // cannot be registered
+	}
 	registry.RLock()
 	defer registry.RUnlock()
 	if f := registry.funcs[string(name)]; f != nil {

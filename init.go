@@ -17,7 +17,7 @@ import (
 
 // The environment of a worker.
 const (
-	envWorker = "MULTIPROC_WORKER" // version of the protocol; tells Init to serve; removed by it
+	envWorker = "MULTIPROC_WORKER" // version of the protocol and build; tells Init to serve; removed by it
 	envFiles  = "MULTIPROC_FILES"  // how many descriptors the connection to the parent has; removed by Init
 	envDepth  = "MULTIPROC_DEPTH"  // how many workers are above and including this one; stays
 )
@@ -56,7 +56,7 @@ var initialized atomic.Bool
 // Without it, the first call on a [Pool] fails with [ErrNotInitialized], and no
 // process is started. [Threads] do not need it.
 func Init() {
-	version, isWorker := os.LookupEnv(envWorker)
+	kind, isWorker := os.LookupEnv(envWorker)
 	initialized.Store(true)
 	if !isWorker {
 		return
@@ -73,17 +73,20 @@ func Init() {
 		fmt.Fprintf(os.Stderr, "%s%v\n", workerSays, err)
 		os.Exit(2)
 	}
+	// The parent checks the same in the greeting, but may have sent a call by then.
+	version, parent, _ := strings.Cut(kind, " ")
+	own := build()
 	if version != strconv.Itoa(wire.Version) {
 		fail(fmt.Errorf("the parent speaks version %s of the protocol, this program version %d; build both from one version of multiproc", version, wire.Version))
+	}
+	if parent != own {
+		fail(&otherBuild{own, parent})
 	}
 	if err := child.Arm(fdConn + uintptr(files)); err != nil {
 		fail(err)
 	}
-	hello, err := wire.Encode(wire.Begin(nil, wire.Hello, 0), &wire.Greeting{Version: wire.Version, Build: build(), PID: os.Getpid()})
-	if err == nil {
-		err = wire.End(hello, 0)
-	}
-	if err == nil {
+	hello := wire.AppendGreeting(wire.Begin(nil, wire.Hello, 0), wire.Greeting{Version: wire.Version, Build: own, PID: os.Getpid()})
+	if err = wire.End(hello, 0); err == nil {
 		err = conn.Send(hello, nil, transport.Now)
 	}
 	if err != nil {
@@ -130,7 +133,7 @@ func build() string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%d-%d", info.Size(), info.ModTime().UnixNano())
+	return strconv.FormatInt(info.Size(), 10) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 10)
 }
 
 // workerEnv returns the environment of a worker.
@@ -145,5 +148,5 @@ func workerEnv(extra []string, gomaxprocs, files int) []string {
 	if _, set := os.LookupEnv("GORACE"); raceDetector && !set {
 		env = append(env, "GORACE=atexit_sleep_ms=0") // or each worker takes a second to end
 	}
-	return append(env, envWorker+"="+strconv.Itoa(wire.Version), envFiles+"="+strconv.Itoa(files), envDepth+"="+strconv.Itoa(depth()+1))
+	return append(env, envWorker+"="+strconv.Itoa(wire.Version)+" "+build(), envFiles+"="+strconv.Itoa(files), envDepth+"="+strconv.Itoa(depth()+1))
 }

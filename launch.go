@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"os"
 	"reflect"
 	"strings"
@@ -28,6 +27,7 @@ type link interface {
 	transport.Conn
 	PID() int
 	Signal(syscall.Signal) error // to the process and all that it started
+	Exited() bool                // whether it has ended; false where the system does not tell
 	Reap() child.Ended           // kills what is left, waits, and tells how it ended
 }
 
@@ -121,14 +121,21 @@ func greet(l link, timeout time.Duration) error {
 		return fmt.Errorf("the worker speaks version %d of the protocol, this program %d", hello.Version, wire.Version)
 	}
 	if b := build(); hello.Build != b {
-		return fmt.Errorf("the worker is another build than this program (%q against %q): the file was replaced; restart the program", hello.Build, b)
+		return &otherBuild{hello.Build, b}
 	}
 	return nil
 }
 
+// otherBuild says that a worker is not the program that its parent is.
+type otherBuild struct{ worker, parent string }
+
+func (e *otherBuild) Error() string {
+	return fmt.Sprintf("the worker is another build than its parent (%q against %q): the file was replaced; restart the program", e.worker, e.parent)
+}
+
 // hungUp reports whether err, of Recv, says no more than that the worker is gone.
 func hungUp(err error) bool {
-	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, os.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, gone) {
 			return true
 		}

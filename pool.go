@@ -25,6 +25,7 @@ type Pool struct {
 	launch   launcher
 	ready    func() error // why workers cannot be started at all, if so
 	maxCalls int          // calls after which a worker is replaced; 0: never
+	spares   *Spares      // which become workers
 
 	mu       sync.Mutex
 	queue    queue
@@ -57,6 +58,7 @@ func (p *Pool) configure(cfg PoolConfig, maxCalls int) {
 	}
 	p.cfg, p.maxCalls, p.ready = cfg, maxCalls, canSpawn
 	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start
+	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout)
 	p.workers, p.changed, p.drain = map[*worker]struct{}{}, make(chan struct{}), newDrain()
 }
 
@@ -74,9 +76,9 @@ func (p *Pool) refuses() error {
 	return p.ready()
 }
 
-// Start starts all workers and returns when they are ready, or with the first error,
-// or when ctx ends; then those that it started are stopped again. It is not needed:
-// without it workers are started when there is work.
+// Start starts all workers and spares and returns when they are ready, or with the first
+// error, or when ctx ends; then those that it started are stopped again. It is not needed:
+// without it workers are started when there is work, and spares after them.
 func (p *Pool) Start(ctx context.Context) error {
 	if ctx == nil {
 		return errors.New("multiproc: Start: the context is nil; pass context.Background()")
@@ -91,6 +93,11 @@ func (p *Pool) Start(ctx context.Context) error {
 		mine = append(mine, p.hire())
 	}
 	err := p.await(ctx)
+	if err == nil {
+		p.mu.Unlock()
+		err = p.spares.fill(ctx)
+		p.mu.Lock()
+	}
 	var ending []*worker
 	for _, w := range mine {
 		switch {

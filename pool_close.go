@@ -53,6 +53,7 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 			giveUp(slices.Concat(running, queued), p.cancelAll)
 			p.answer(queued, func(span) {})
 		}
+		p.spares.Close()
 		p.dismiss(cause)
 		switch {
 		case cause == nil || errors.Is(cause, ErrClosed):

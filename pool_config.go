@@ -27,6 +27,13 @@ type PoolConfig struct {
 	// seconds.
 	StartTimeout time.Duration
 
+	// Spares is how many processes stand ready beyond those that work: started, with
+	// their Setup behind them. One takes the place of a worker that has died, or of
+	// a process of Processes whose call has ended, without anybody having to wait for
+	// a process to start, and is replaced in the background. Each costs the memory of an
+	// idle worker and no CPU. 0 means none.
+	Spares int
+
 	// Setup is called in each worker before its first call: see [Func.With]. While
 	// it fails no call is run; calls that wait get its error. nil means none.
 	Setup *Setup
@@ -57,7 +64,7 @@ type PoolConfig struct {
 // check returns the configuration with its defaults, or everything that is wrong.
 func (c PoolConfig) check() (PoolConfig, error) {
 	errs := []error{
-		atLeast0("Workers", c.Workers), atLeast0("KillGrace", c.KillGrace),
+		atLeast0("Workers", c.Workers), atLeast0("Spares", c.Spares), atLeast0("KillGrace", c.KillGrace),
 		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env),
 	}
 	if c.Setup != nil && c.Setup.encode == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"runtime"
 	"sync"
 	"syscall"
@@ -46,10 +47,18 @@ type ProcessConfig struct {
 
 	// Stderr receives what the process writes to standard error; see [PoolConfig].
 	Stderr io.Writer
+
+	// Spares gives the call to a process that stands ready, if there is one. What the
+	// processes are like is said to [NewSpares] then: all other fields but Name and
+	// KillGrace must be left out. nil means that a process is started.
+	Spares *Spares
 }
 
 // check returns the configuration with its defaults, or everything that is wrong.
 func (c ProcessConfig) check() (ProcessConfig, error) {
+	if c.Spares != nil {
+		return c.ofSpares()
+	}
 	err := errors.Join(atLeast0("KillGrace", c.KillGrace), atLeast0("StartTimeout", c.StartTimeout),
 		atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env))
 	if c.KillGrace == 0 {
@@ -68,23 +77,60 @@ func (c ProcessConfig) check() (ProcessConfig, error) {
 	return c, err
 }
 
+// ofSpares returns the configuration of a process that is one of the spares, or takes
+// the place of one.
+func (c ProcessConfig) ofSpares() (ProcessConfig, error) {
+	own := c.Spares.cfg
+	if own.Spares = c.Spares; c.Name != "" {
+		own.Name = c.Name
+	}
+	if c.KillGrace != 0 {
+		own.KillGrace = c.KillGrace
+	}
+	err := errors.Join(c.Spares.usable(), atLeast0("KillGrace", c.KillGrace))
+	if c.Name, c.KillGrace, c.Spares = "", 0, nil; !reflect.ValueOf(c).IsZero() {
+		err = errors.Join(err, errors.New("Spares: the process may be there already, so only Name and KillGrace can be given beside it; give the others to NewSpares"))
+	}
+	if err != nil {
+		err = fmt.Errorf("ProcessConfig: %w", err)
+	}
+	return own, err
+}
+
+// launch returns how such a process is started.
+func (c ProcessConfig) launch() launch {
+	return launch{env: c.Env, dir: c.Dir, stdout: c.Stdout, stderr: c.Stderr, gomaxprocs: c.GOMAXPROCS}
+}
+
+// get returns a process, and whether it is ready for the call.
+func (c ProcessConfig) get() (l link, ready bool, err error) {
+	if c.Spares != nil {
+		return c.Spares.get()
+	}
+	l, err = c.launch().start()
+	return l, false, err
+}
+
 // Process is a process that runs one call, started by [Func.Start]. It ends by
 // itself after the call: with exit code 0, or 1 if the function failed. Its methods
 // may be called from several goroutines at once.
 type Process[Out any] struct {
-	name string
-	info CallInfo
-	cfg  ProcessConfig
-	link link
-	done chan struct{} // closed when the process has ended
+	name  string
+	info  CallInfo
+	cfg   ProcessConfig
+	link  link
+	ready bool          // it was a spare
+	sent  bool          // it has the call
+	told  chan struct{} // closed when out and err are known
+	done  chan struct{} // closed when the process has ended
 
 	result side
 
 	mu        sync.Mutex
-	cancelled error // why the call was cancelled, if it was
-	out       Out   // this and what follows is not written after done is closed
-	err       error
-	state     *os.ProcessState
+	cancelled error            // why the call was cancelled, if it was
+	out       Out              // not written after told is closed
+	err       error            // likewise
+	state     *os.ProcessState // not written after done is closed
 }
 
 // Start starts a process that runs the function on in, and returns without waiting
@@ -112,15 +158,21 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 		parcel.Release()
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
-	l, err := launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start()
+	l, ready, err := cfg.get()
 	if err != nil {
 		parcel.Release()
 		return nil, fmt.Errorf("%s: start process: %w", f.name, err)
 	}
-	p := &Process[Out]{name: cfg.Name, info: CallInfo{Func: f.name, Index: -1, PID: l.PID()}, cfg: cfg, result: f.out, link: l, done: make(chan struct{})}
+	p := &Process[Out]{
+		name: cfg.Name, info: CallInfo{Func: f.name, Index: -1, PID: l.PID()}, cfg: cfg, result: f.out,
+		link: l, ready: ready, told: make(chan struct{}), done: make(chan struct{}),
+	}
 	if p.name == "" {
 		p.name = f.name
 	}
+	// If there is room the call is there before the process is, and nobody has to be woken
+	// for it.
+	p.sent = parcel.Empty() && l.Send(call, nil, transport.Try) == nil
 	go p.run(ctx, call, parcel) // ends with the process; waited for through done
 	return p, nil
 }
@@ -128,25 +180,31 @@ func (f *Func[In, Out]) Start(ctx context.Context, in In, cfg ProcessConfig) (*P
 // run sees the process through its life.
 func (p *Process[Out]) run(ctx context.Context, call []byte, parcel *handover.Parcel) {
 	unwatch := context.AfterFunc(ctx, func() { p.cancel(ctx) })
-	out, ok, err := p.converse(ctx, call, parcel)
+	out, answered, err := p.converse(ctx, call, parcel)
 	parcel.Release()
+	if answered {
+		p.tell(out, err)
+		p.stop(err)
+	}
 	unwatch()
 	ended := p.link.Reap()
 	p.link.Close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case err == nil:
-		p.out = out
-	case p.cancelled != nil:
-		p.err = &located{p.info, p.cancelled}
-	case ok:
-		p.err = err
-	default:
-		p.err = p.died(err, ended)
+	if !answered {
+		p.tell(out, p.died(err, ended))
 	}
 	p.state = ended.State
 	close(p.done)
+}
+
+// tell makes the outcome of the call known.
+func (p *Process[Out]) tell(out Out, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.cancelled != nil {
+		err = &located{p.info, p.cancelled}
+	}
+	p.out, p.err = out, err
+	close(p.told)
 }
 
 // died makes the error of a call that got no answer.
@@ -166,18 +224,22 @@ func (p *Process[Out]) died(err error, ended child.Ended) error {
 	return c
 }
 
-// converse has the process run the call and stop. ok says that the call was answered
-// and err is its error; otherwise err says why there is no answer.
-func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handover.Parcel) (out Out, ok bool, err error) {
-	if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
-		return out, false, fmt.Errorf("%w: %w", errStart, err)
+// converse has the process run the call. answered says that err is the call's; otherwise
+// it says why there is no answer.
+func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handover.Parcel) (out Out, answered bool, err error) {
+	if !p.ready {
+		if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
+			return out, false, fmt.Errorf("%w: %w", errStart, err)
+		}
 	}
-	if call, err = ship(p.link, parcel, call); err != nil {
-		return out, false, fmt.Errorf("%w: %w", errStart, err)
-	}
-	if err := p.link.Send(call, nil, transport.Now); err != nil {
-		_, err = transport.Recv(p.link) // says better that the process is gone
-		return out, false, err
+	if !p.sent {
+		if call, err = ship(p.link, parcel, call); err != nil {
+			return out, false, fmt.Errorf("%w: %w", errStart, err)
+		}
+		if err := p.link.Send(call, nil, transport.Now); err != nil {
+			_, err = transport.Recv(p.link) // says better that the process is gone
+			return out, false, err
+		}
 	}
 	if ctx.Err() != nil { // the first Cancel may have come before the call
 		p.link.Send(appendCancel(nil, 1, 1, p.cfg.KillGrace), nil, transport.Urgent)
@@ -203,11 +265,6 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 			return out, false, fmt.Errorf("unexpected %s frame", m.Kind)
 		}
 		out, err = p.answer(m, came)
-		code := 0
-		if err != nil {
-			code = 1
-		}
-		p.stop(code)
 		return out, true, err
 	}
 }
@@ -230,8 +287,13 @@ func (p *Process[Out]) answer(m wire.Frame, came *handover.Arrival) (out Out, er
 	return out, nil
 }
 
-// stop tells the process to end and waits until it does, at most KillGrace.
-func (p *Process[Out]) stop(code int) {
+// stop tells the process to end, with a code that says whether the call failed, and waits
+// until it does, at most KillGrace.
+func (p *Process[Out]) stop(failed error) {
+	code := 0
+	if failed != nil {
+		code = 1
+	}
 	late := time.AfterFunc(p.cfg.KillGrace, func() { p.link.Signal(syscall.SIGKILL) })
 	defer late.Stop()
 	if p.link.Send(wire.Append(nil, wire.Stop, 0, wire.AppendNumber(nil, code)), nil, transport.Urgent) != nil {
@@ -263,6 +325,16 @@ func (p *Process[Out]) cancel(ctx context.Context) {
 func (p *Process[Out]) Wait(ctx context.Context) (Out, error) {
 	var zero Out
 	if err := await(ctx, p.done); err != nil {
+		return zero, &located{p.info, err}
+	}
+	return p.out, p.err
+}
+
+// Result waits for the outcome of the call like Wait, but not for the end of the process
+// after it has answered.
+func (p *Process[Out]) Result(ctx context.Context) (Out, error) {
+	var zero Out
+	if err := await(ctx, p.told); err != nil {
 		return zero, &located{p.info, err}
 	}
 	return p.out, p.err

@@ -17,6 +17,10 @@ func NewProcesses(cfg PoolConfig) *Processes {
 	return p
 }
 
+// Start starts a process for each of as many calls as run at a time, and the spares, and
+// returns when they are ready; see [Pool.Start]. It is not needed.
+func (p *Processes) Start(ctx context.Context) error { return p.pool.Start(ctx) }
+
 // Submit implements [Executor].
 func (p *Processes) Submit(b *Batch) error { return p.pool.Submit(b) }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"sync"
@@ -35,7 +34,6 @@ var sentinels = struct {
 	"multiproc.ErrNotInitialized": ErrNotInitialized,
 	"multiproc.ErrTooDeep":        ErrTooDeep,
 	"multiproc.ErrUnknownFunc":    ErrUnknownFunc,
-	"net.ErrClosed":               net.ErrClosed,
 	"os.ErrDeadlineExceeded":      os.ErrDeadlineExceeded,
 	"os.ErrProcessDone":           os.ErrProcessDone,
 }}

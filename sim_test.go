@@ -192,6 +192,9 @@ func (l *simLink) Signal(syscall.Signal) error {
 	return l.theirs.Close()
 }
 
+// Exited is told by the connection alone.
+func (l *simLink) Exited() bool { return false }
+
 // Reap tells that the worker has ended.
 func (l *simLink) Reap() child.Ended {
 	l.theirs.Close()

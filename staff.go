@@ -146,6 +146,11 @@ func prepare(l link, setup *Setup, timeout time.Duration) error {
 	if setup == nil {
 		return nil
 	}
+	return runSetup(l, setup)
+}
+
+// runSetup has a worker make a call before any other.
+func runSetup(l link, setup *Setup) error {
 	var parcel handover.Parcel
 	defer parcel.Release()
 	buf, err := singleCall(0, setup.name, setup.encode, &parcel)

@@ -58,7 +58,7 @@ func (p *Pool) hire() *worker {
 // run sees the worker through its life.
 func (w *worker) run() {
 	p := w.p
-	l, err := p.launch()
+	l, ready, err := p.spares.get()
 	if err != nil {
 		w.settle(child.Ended{}, fmt.Errorf("%w: %w", errStart, err))
 		return
@@ -68,7 +68,10 @@ func (w *worker) run() {
 		l.Signal(syscall.SIGKILL)
 	}
 	p.mu.Unlock()
-	if err := prepare(l, p.cfg.Setup, p.cfg.StartTimeout); err != nil {
+	if !ready {
+		err = p.spares.prepare(l)
+	}
+	if err != nil {
 		ended := l.Reap()
 		l.Close()
 		w.settle(ended, fmt.Errorf("%w: %w", errStart, refine(err, l.PID(), ended)))
@@ -169,10 +172,7 @@ func (w *worker) kill(why string) {
 	}
 	w.killed = why
 	if l := w.link; l != nil {
-		l.Signal(syscall.SIGKILL)
-		// The connection ends with the process, unless somebody else has got hold
-		// of it.
-		time.AfterFunc(time.Second, func() { l.Close() })
+		end(l)
 	}
 }
 

@@ -24,24 +24,29 @@ func (c *Child) watch(onExit func()) {
 
 // awaitExit waits until the process has ended, or has been reaped.
 func awaitExit(pid int) {
-	ended := func(flags int) bool {
-		var info unix.Siginfo
-		for {
-			switch err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|flags, nil); err {
-			case unix.EINTR:
-			case nil:
-				return info.Signo != 0
-			default:
-				return true // it has been reaped
-			}
-		}
-	}
 	if fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK); err == nil {
 		f := os.NewFile(uintptr(fd), "pidfd")
 		defer f.Close()
-		if conn, err := f.SyscallConn(); err == nil && conn.Read(func(uintptr) bool { return ended(unix.WNOHANG) }) == nil {
+		if conn, err := f.SyscallConn(); err == nil && conn.Read(func(uintptr) bool { return ended(pid, unix.WNOHANG) }) == nil {
 			return
 		}
 	}
-	ended(0) // without a pidfd to poll, this holds a thread
+	ended(pid, 0) // without a pidfd to poll, this holds a thread
 }
+
+// ended reports whether the process has ended, or has been reaped.
+func ended(pid, flags int) bool {
+	var info unix.Siginfo
+	for {
+		switch err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|flags, nil); err {
+		case unix.EINTR:
+		case nil:
+			return info.Signo != 0
+		default:
+			return true // it has been reaped
+		}
+	}
+}
+
+// Exited reports whether the child itself has ended.
+func (c *Child) Exited() bool { return ended(c.PID(), unix.WNOHANG) }

@@ -8,3 +8,6 @@ const watches = false
 // watch does nothing: there is no portable way to see the end of a child without
 // reaping it.
 func (c *Child) watch(func()) {}
+
+// Exited returns false: likewise.
+func (c *Child) Exited() bool { return false }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -76,7 +75,7 @@ func (c *rings) Send(frames []byte, tail wire.Tail, how How) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	if c.closed.Load() {
-		return net.ErrClosed
+		return os.ErrClosed
 	}
 	if how == Try {
 		room, err := c.out.Room()
@@ -161,7 +160,7 @@ func (c *rings) awaitRoom() error {
 		return err
 	}
 	if c.closed.Load() {
-		return net.ErrClosed
+		return os.ErrClosed
 	}
 	return nil
 }
@@ -175,7 +174,7 @@ func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	c.receiving.Lock()
 	defer c.receiving.Unlock()
 	if c.closed.Load() {
-		return false, net.ErrClosed
+		return false, os.ErrClosed
 	}
 	c.mu.Lock()
 	gone := c.gone // before looking, as what came before it must be seen
@@ -211,9 +210,11 @@ func (c *rings) Wait(limit time.Duration) error {
 	if gone != nil {
 		return nil // as Poll says
 	}
-	if d, ok := c.sock.(interface{ SetReadDeadline(time.Time) error }); ok && limit > 0 {
-		d.SetReadDeadline(time.Now().Add(limit))
-		defer d.SetReadDeadline(time.Time{})
+	if limit > 0 {
+		if d, ok := c.sock.(interface{ SetReadDeadline(time.Time) error }); ok {
+			d.SetReadDeadline(time.Now().Add(limit))
+			defer d.SetReadDeadline(time.Time{})
+		}
 	}
 	n, err := c.sock.Read(c.buf[:])
 	for _, b := range c.buf[:n] {

@@ -5,7 +5,6 @@ package transport
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"syscall"
 )
@@ -21,19 +20,13 @@ func New() (Conn, []*os.File, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	sock, err := net.FileConn(ours) // a duplicate that waits without holding a thread
-	ours.Close()
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("make socket pair: %w", err)
-	}
 	mem := newMemory()
 	if mem == nil {
-		return NewStream(sock), []*os.File{theirs}, nil
+		return NewStream(ours), []*os.File{theirs}, nil
 	}
-	conn, err := withRings(sock, mem)
+	conn, err := withRings(ours, mem)
 	if err != nil {
-		return nil, nil, errors.Join(err, sock.Close(), mem.Close(), theirs.Close())
+		return nil, nil, errors.Join(err, ours.Close(), mem.Close(), theirs.Close())
 	}
 	return conn, []*os.File{theirs, mem.File()}, nil
 }
@@ -47,6 +40,7 @@ func socketpair() (ours, theirs *os.File, err error) {
 	}
 	syscall.CloseOnExec(fds[0])
 	syscall.CloseOnExec(fds[1])
+	syscall.SetNonblock(fds[0], true) // who waits here does so without holding a thread
 	return os.NewFile(uintptr(fds[0]), "multiproc parent"), os.NewFile(uintptr(fds[1]), "multiproc worker"), nil
 }
 

@@ -9,7 +9,6 @@ package transport
 import (
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"time"
 
@@ -66,14 +65,15 @@ var ErrFull = errors.New("the peer does not read fast enough")
 // Never is a quorum for Poll: Wait returns only when something urgent has come.
 const Never = -1
 
-// Recv waits for the next frame, whose body is valid until the next Recv.
+// Recv waits for the next frame, whose body is valid until the next Recv. A frame without
+// a body that was sent Soon may wait for what follows it.
 func Recv(c Conn) (wire.Frame, error) {
 	for {
 		var f wire.Frame
 		if ok, err := c.Next(&f); ok || err != nil {
 			return f, err
 		}
-		if more, err := c.Poll(0, 0); err != nil {
+		if more, err := c.Poll(0, wire.HeaderSize+1); err != nil {
 			return wire.Frame{}, err
 		} else if more {
 			continue
@@ -165,7 +165,19 @@ func (s *inbox) Read(p []byte) (n int, err error) {
 // Pipe returns two connected ends within this process. A Send returns when the
 // other end has taken all of it.
 func Pipe() (parent, worker Conn) {
-	a, b := net.Pipe()
+	var a, b end
+	a.PipeReader, b.w = io.Pipe()
+	b.PipeReader, a.w = io.Pipe()
 	x, y := newQueues()
 	return withFiles{NewStream(a), x}, withFiles{NewStream(b), y}
 }
+
+// end is one end of a Pipe.
+type end struct {
+	*io.PipeReader
+	w *io.PipeWriter
+}
+
+func (e end) Write(p []byte) (int, error) { return e.w.Write(p) }
+
+func (e end) Close() error { return errors.Join(e.w.Close(), e.PipeReader.Close()) }

@@ -41,7 +41,8 @@ type Kind uint8
 // Started before it runs one, or lets the answer to the call before say so, and lets a
 // frame leave before it starts the next call, so that the parent always knows which call
 // it was running when it died. The nanoseconds of an answer are how long the call ran,
-// together with the calls before it whose answers said 0.
+// together with the calls before it whose answers said 0. Each worker knows a function
+// whose name is empty and which returns its argument.
 const (
 	Hello    Kind = 1  // worker to parent; body: CBOR Greeting
 	Calls    Kind = 2  // parent to worker; id of the first; body: length of name (uvarint), name, and for each call its argument: length (4 bytes, little-endian), CBOR
@@ -71,10 +72,3 @@ func (k Kind) String() string {
 }
 
 func (k Kind) known() bool { return int(k) < len(kindNames) && k > 0 }
-
-// Greeting is the body of a Hello frame.
-type Greeting struct {
-	Version int    `cbor:"1,keyasint"` // of the protocol
-	Build   string `cbor:"2,keyasint"` // identifies the executable; see the parent's check
-	PID     int    `cbor:"3,keyasint"`
-}
