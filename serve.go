@@ -3,7 +3,6 @@ package multiproc
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -68,10 +67,6 @@ func (s *server) listen() {
 		case more:
 			continue
 		}
-		// The next Wait blocks in the kernel, and for the scheduler to find out takes
-		// longer than most calls: let one begin before. A call that goes on is
-		// preempted for the sake of this goroutine.
-		runtime.Gosched()
 		if s.conn.Wait(0) != nil {
 			return
 		}

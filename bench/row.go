@@ -51,11 +51,6 @@ type missing string
 
 func (m missing) Error() string { return string(m) }
 
-// notYet is the measure of a contender that is still to be built.
-func notYet(what string) func(context.Context, *env) (figures, error) {
-	return func(context.Context, *env) (figures, error) { return nil, missing(what) }
-}
-
 // A goal bounds a figure, or how many times another figure it is. The zero bound is none.
 type goal struct {
 	text  string

@@ -39,6 +39,7 @@ func mapRow() row {
 				return withThreads(func(t *multiproc.Threads) (figures, error) { return mapRate(ctx, t, e.pick(calls, quickCalls)) })
 			}},
 			{channel, plain, channelRate},
+			{"2 goroutines, a channel of 128 for inputs and one for results", plain, channelsRate},
 			{"2 goroutines, half of the ints each", plain, func(ctx context.Context, e *env) (figures, error) {
 				in := ints(e.pick(calls, quickCalls))
 				return rate(ctx, len(in), func() error { return checkSquares(splitSquares(in)) })
@@ -86,6 +87,7 @@ func streamRow() row {
 				})
 			}},
 			{channel, plain, channelRate},
+			{"2 goroutines, a channel of 128 for inputs and one for results", plain, channelsRate},
 			python("Pool.imap, chunksize=100", "stream_imap", calls/2, quickCalls, "100"),
 			python("Pool.imap_unordered, chunksize=100", "stream_imap_unordered", calls/2, quickCalls, "100"),
 			python("Pool.imap_unordered, chunksize=1", "stream_imap_unordered", slowCalls, quickSlowCalls, "1"),
@@ -208,6 +210,37 @@ func channelRate(ctx context.Context, e *env) (figures, error) {
 		}
 		close(work)
 		wg.Wait()
+		return checkSquares(out)
+	})
+}
+
+// channelsRate is channelRate where results come back by a channel too, as they must where
+// they are wanted one by one.
+func channelsRate(ctx context.Context, e *env) (figures, error) {
+	in := ints(e.pick(calls, quickCalls))
+	type result struct{ i, x int }
+	return rate(ctx, len(in), func() error {
+		out := make([]int, len(in))
+		work, results := make(chan int, 128), make(chan result, 128)
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				for i := range work {
+					results <- result{i, in[i] * in[i]}
+				}
+			})
+		}
+		go func() { // ends with the inputs; the loop below waits for what it closes
+			for i := range in {
+				work <- i
+			}
+			close(work)
+			wg.Wait()
+			close(results)
+		}()
+		for r := range results {
+			out[r.i] = r.x
+		}
 		return checkSquares(out)
 	})
 }

@@ -44,6 +44,14 @@ func filesRow() row {
 		contenders: []contender{
 			{processes, ours, func(ctx context.Context, e *env) (figures, error) { return processesFiles(ctx, e, workers) }},
 			{"Processes, one for each file, 8 at a time", ours, func(ctx context.Context, e *env) (figures, error) { return processesFiles(ctx, e, files) }},
+			{"Processes with 8 spares", ours, func(ctx context.Context, e *env) (figures, error) {
+				ex := multiproc.NewProcesses(multiproc.PoolConfig{Workers: files, Spares: files})
+				defer ex.Close()
+				return fileSeconds(ctx, e, func() error { return ex.Start(ctx) }, func(names []string) error {
+					_, err := writeFile.Map(ctx, ex, names)
+					return err
+				})
+			}},
 			{pool, ours, func(ctx context.Context, e *env) (figures, error) {
 				return withPool(ctx, multiproc.PoolConfig{Workers: workers}, func(p *multiproc.Pool) (figures, error) { return mapFiles(ctx, e, p) })
 			}},
@@ -51,10 +59,10 @@ func filesRow() row {
 				return withThreads(func(t *multiproc.Threads) (figures, error) { return mapFiles(ctx, e, t) })
 			}},
 			{goroutines, plain, func(ctx context.Context, e *env) (figures, error) {
-				return fileSeconds(ctx, e, goroutinesFiles)
+				return fileSeconds(ctx, e, nothing, goroutinesFiles)
 			}},
 			{"one after the other", plain, func(ctx context.Context, e *env) (figures, error) {
-				return fileSeconds(ctx, e, func(names []string) error {
+				return fileSeconds(ctx, e, nothing, func(names []string) error {
 					var errs []error
 					for _, name := range names {
 						errs = append(errs, writeLine(name))
@@ -80,7 +88,7 @@ func processesFiles(ctx context.Context, e *env, atOnce int) (figures, error) {
 }
 
 func mapFiles(ctx context.Context, e *env, ex multiproc.Executor) (figures, error) {
-	return fileSeconds(ctx, e, func(names []string) error {
+	return fileSeconds(ctx, e, nothing, func(names []string) error {
 		_, err := writeFile.Map(ctx, ex, names)
 		return err
 	})
@@ -96,8 +104,9 @@ func goroutinesFiles(names []string) error {
 	return errors.Join(errs...)
 }
 
-// fileSeconds times the writing of the files in a new folder.
-func fileSeconds(ctx context.Context, e *env, job func(names []string) error) (figures, error) {
+// fileSeconds times the writing of the files in a new folder. Before each time prepare is
+// called, off the clock.
+func fileSeconds(ctx context.Context, e *env, prepare func() error, job func(names []string) error) (figures, error) {
 	dir, err := os.MkdirTemp(e.dir, "files-")
 	if err != nil {
 		return nil, err
@@ -113,7 +122,7 @@ func fileSeconds(ctx context.Context, e *env, job func(names []string) error) (f
 				return err
 			}
 		}
-		return nil
+		return prepare()
 	}
 	f, err := seconds(ctx, e.pick(fileJobs, quickFileJobs), clear, func() error { return job(names) })
 	for _, name := range names {

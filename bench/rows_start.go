@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
@@ -18,25 +19,25 @@ const (
 )
 
 func startRow() row {
-	const start, empty = "Func.Start, to the result of Wait", "empty Go program, started by C, to its first byte"
+	const start, empty = "Func.Start, to its Result", "empty Go program, started by C, to its first byte"
 	return row{
 		name:  "start",
 		title: "A process for one call, cold",
 		about: "From the start of a process to its first result, one at a time. Ours is this benchmark's own program; Wait returns when the " +
-			"process has ended. An empty program writes one byte.",
+			"process has ended, Result before. An empty program writes one byte.",
 		metrics: []metric{{key: "p50", title: "p50, ms", unit: 1e-3}, {key: "p99", title: "p99, ms", unit: 1e-3}},
 		contenders: []contender{
 			{start, ours, func(ctx context.Context, e *env) (figures, error) {
+				return results(ctx, e.pick(starts, quickStarts), multiproc.ProcessConfig{})
+			}},
+			{"Func.Start, to the end of the process", ours, func(ctx context.Context, e *env) (figures, error) {
 				return latencies(ctx, e.pick(starts, quickStarts), 0, func(i int) error {
 					p, err := square.Start(ctx, i, multiproc.ProcessConfig{})
 					if err != nil {
 						return err
 					}
 					x, err := p.Wait(ctx)
-					if err == nil && x != i*i {
-						err = fmt.Errorf("the square of %d came out as %d", i, x)
-					}
-					return err
+					return check(i, x, err)
 				})
 			}},
 			{"Pool of 1, NewPool to its first result", ours, func(ctx context.Context, e *env) (figures, error) {
@@ -68,17 +69,55 @@ func startSpareRow() row {
 	return row{
 		name:    "start-spare",
 		title:   "A process for one call, with a warm spare",
-		about:   "As in the row start, when a process stands ready.",
+		about:   "As the first of the row start, when a process stands ready.",
 		metrics: percentileMetrics,
 		contenders: []contender{
-			// HERE: the same Start as in the row start, with warm spares configured and a pause between two of
-			// them that is long enough for the next spare to be ready.
-			{spare, ours, notYet("there are no warm spares yet")},
+			{spare, ours, func(ctx context.Context, e *env) (figures, error) {
+				spares := multiproc.NewSpares(1, multiproc.ProcessConfig{})
+				defer spares.Close()
+				return results(ctx, e.pick(starts, quickStarts), multiproc.ProcessConfig{Spares: spares})
+			}},
+			pingPong("sleeping, 1 ms apart, a CPU each", apartTimedCalls, quickApartTimedCalls, "sleep", strconv.Itoa(int(apart.Microseconds())), "each"),
 		},
 		goals: []goal{
 			{text: "p50 ≤ 100 µs", of: figure{spare, "p50"}, most: 100e-6},
 		},
 	}
+}
+
+// results times Func.Start to the result of the call. The end of the process, and that a
+// spare is ready again, are waited for off the clock.
+func results(ctx context.Context, n int, cfg multiproc.ProcessConfig) (figures, error) {
+	took := make([]time.Duration, 0, n)
+	for i := range n {
+		if cfg.Spares != nil {
+			if err := cfg.Spares.Start(ctx); err != nil {
+				return nil, err
+			}
+		}
+		began := time.Now()
+		p, err := square.Start(ctx, i, cfg)
+		if err != nil {
+			return nil, err
+		}
+		x, err := p.Result(ctx)
+		took = append(took, time.Since(began))
+		if err := check(i, x, err); err != nil {
+			return nil, err
+		}
+		if _, err := p.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return percentiles(took), nil
+}
+
+// check returns what is wrong with the answer to a call of square.
+func check(i, x int, err error) error {
+	if err == nil && x != i*i {
+		err = fmt.Errorf("the square of %d came out as %d", i, x)
+	}
+	return err
 }
 
 func startLimit(name string, of func(*env) tool) contender {

@@ -45,8 +45,9 @@ func socketpair() (ours, theirs *os.File, err error) {
 }
 
 // Open returns the worker's end of a connection whose files this process inherited as
-// n descriptors from fd on, the third one from [AddFiles]. Its Wait blocks in the system call rather than in the
-// scheduler, so that it hears from the parent however busy the other threads are.
+// n descriptors from fd on, the third one from [AddFiles]. Its Wait blocks in the scheduler
+// and not in a system call: with one thread for Go code, a goroutine that goes on into a
+// blocking system call keeps the thread from a call that runs for up to 20 ms.
 func Open(fd uintptr, n int) (Conn, error) {
 	if n < 1 || n > 3 {
 		return nil, fmt.Errorf("a connection cannot have %d descriptors", n)
@@ -59,7 +60,7 @@ func Open(fd uintptr, n int) (Conn, error) {
 		return nil, errors.New("descriptor is not a socket")
 	}
 	syscall.CloseOnExec(int(fd))
-	if err := syscall.SetNonblock(int(fd), false); err != nil {
+	if err := syscall.SetNonblock(int(fd), true); err != nil {
 		return nil, err
 	}
 	sock := os.NewFile(fd, "multiproc control")
