@@ -164,12 +164,15 @@ func (w *worker) pick(picked []flying) []flying {
 	if w.open > w.low {
 		return picked
 	}
-	for !w.stopping && w.state == stateReady {
+	for share := -1; !w.stopping && w.state == stateReady; {
 		e := q.peek()
 		if e == nil {
 			break
 		}
-		n := w.room(e)
+		if share < 0 {
+			share = w.p.share(e)
+		}
+		n := min(w.room(e), share)
 		if w.p.maxCalls > 0 {
 			n = min(n, w.p.maxCalls-w.served)
 		}
@@ -177,6 +180,7 @@ func (w *worker) pick(picked []flying) []flying {
 			break
 		}
 		s := q.pop(n)
+		share -= s.n
 		f := flying{span: s, id: w.next, est: time.Duration(e.cost.ran.Load())}
 		w.flight = append(w.flight, f)
 		w.next += uint64(s.n)
@@ -194,6 +198,30 @@ func (w *worker) pick(picked []flying) []flying {
 	}
 	return picked
 }
+
+// share returns how many of the calls that wait one worker is to take: what is left for all
+// of them is divided, so that none is without work while another has plenty. (This is what
+// the literature calls guided self-scheduling: Polychronopoulos and Kuck, 1987.) Calls that
+// are not worth another worker's way stay together. p.mu is held.
+func (p *Pool) share(e *entry) int {
+	if e.b.Size() > 0 {
+		return p.queue.n
+	}
+	ready := 0
+	for w := range p.workers {
+		if w.state == stateReady && !w.stopping {
+			ready++
+		}
+	}
+	n := (p.queue.n + ready - 1) / max(1, ready)
+	if est := time.Duration(e.cost.ran.Load()); est > 0 {
+		n = max(n, int(worthSharing/est))
+	}
+	return n
+}
+
+// worthSharing is how much work is not divided among workers: to wake one takes as long.
+const worthSharing = 50 * time.Microsecond
 
 // room returns how many more calls of e the worker may have besides those it has.
 func (w *worker) room(e *entry) int {
