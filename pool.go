@@ -160,12 +160,11 @@ func (p *Pool) Submit(b *Batch) error {
 	p.drain.add(b.Len())
 	w := p.idle() // saves the way by another goroutine
 	if w == nil || p.queue.n > 1 {
-		w = nil
-		p.staff()
+		p.staffBut(w)
 	}
 	p.mu.Unlock()
 	if w != nil {
-		if time.Duration(cost.ran.Load()) < lookout {
+		if b.Len() == 1 && time.Duration(cost.ran.Load()) < lookout {
 			b.at = w
 		}
 		w.dispatch()

@@ -12,7 +12,10 @@ import (
 )
 
 // staff sees to it that the calls that wait have workers. p.mu is held.
-func (p *Pool) staff() {
+func (p *Pool) staff() { p.staffBut(nil) }
+
+// staffBut is staff, but worker self is served by the caller.
+func (p *Pool) staffBut(self *worker) {
 	live, coming := 0, 0 // workers that take calls, and those of them that soon will
 	leaving := 0         // workers that have been told to stop; if these get too many, they count as live
 	for w := range p.workers {
@@ -25,7 +28,7 @@ func (p *Pool) staff() {
 			coming++
 		case w.open == 0:
 			coming++
-			if p.queue.n > 0 {
+			if p.queue.n > 0 && w != self {
 				w.poke()
 			}
 		}

@@ -22,6 +22,7 @@ type env struct {
 	cChild    tool // limits/child.c
 	empty     tool // limits/empty
 	firstByte tool // limits/firstbyte
+	small     tool // small
 	python    tool // peers/peer.py
 	goPlugin  tool // peers/goplugin
 
@@ -107,6 +108,11 @@ func external(name string, g group, of func(*env) tool, what string, full, quick
 	}}
 }
 
+// small returns a contender of bench/small, which is ours.
+func small(name, what string, full, quick int) contender {
+	return external(name, ours, func(e *env) tool { return e.small }, what, full, quick)
+}
+
 // python returns a contender of peers/peer.py that needs nothing but Python.
 func python(name, what string, full, quick int, more ...string) contender {
 	return external("Python "+name, peer, func(e *env) tool { return e.python }, what, full, quick, more...)
@@ -152,11 +158,11 @@ func find(ctx context.Context, root, dir, peers string, quick bool) (*env, error
 	} {
 		*c.to = compile(ctx, filepath.Join(folder, c.source), dir, c.flags)
 	}
-	for to, name := range map[*tool]string{&e.empty: "empty", &e.firstByte: "firstbyte"} {
-		built := filepath.Join(dir, name)
-		_, err := program("go").output(ctx, root, "build", "-o", built, "./bench/limits/"+name)
+	for to, name := range map[*tool]string{&e.empty: "limits/empty", &e.firstByte: "limits/firstbyte", &e.small: "small"} {
+		built := filepath.Join(dir, filepath.Base(name))
+		_, err := program("go").output(ctx, root, "build", "-o", built, "./bench/"+name)
 		if err != nil {
-			return nil, fmt.Errorf("build bench/limits/%s: %w", name, err)
+			return nil, fmt.Errorf("build bench/%s: %w", name, err)
 		}
 		to.argv = []string{built}
 	}
