@@ -207,23 +207,30 @@ func (r *Reader) Disarm() {
 }
 
 // Spin waits for something to read, for at most that long, without giving the thread
-// away; other threads that want its CPU get it. It reports whether there is something.
-func (r *Reader) Spin(limit time.Duration) bool {
+// away; other threads that want its CPU get it. It reports whether some did.
+func (r *Reader) Spin(limit time.Duration) (shared bool) {
 	began := time.Now()
 	for !r.Ready() {
 		for range 16 {
 			pause()
 			if r.Ready() {
-				return true
+				return shared
 			}
 		}
+		before := time.Since(began)
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		if time.Since(began) > limit {
-			return r.Ready()
+		after := time.Since(began)
+		shared = shared || after-before > othersTurn
+		if after > limit {
+			return shared
 		}
 	}
-	return true
+	return shared
 }
+
+// othersTurn is what it takes at least to give the CPU away and get it back, if somebody
+// else wants it; otherwise it takes about a third of that.
+const othersTurn = time.Microsecond
 
 // pause spends some tens of nanoseconds.
 func pause() {
@@ -233,6 +240,13 @@ func pause() {
 }
 
 var spun atomic.Uint32
+
+// CPU returns the number of the CPU that this thread runs on.
+func CPU() int {
+	var cpu uint32
+	unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0)
+	return int(cpu)
+}
 
 func futexWait(word *atomic.Uint32, value uint32, limit time.Duration) {
 	ts := unix.NsecToTimespec(int64(limit))

@@ -31,6 +31,8 @@ type rings struct {
 	sending sync.Mutex
 	out     *shm.Writer
 
+	worker    bool // it is the worker's end
+	crowd     crowd
 	receiving sync.Mutex
 	in        *shm.Reader
 
@@ -47,7 +49,7 @@ type rings struct {
 // newRings returns an end over a socket and memory, which it takes over. first says
 // which ring it sends through.
 func newRings(sock io.ReadWriteCloser, mem *shm.Memory, first bool) (*rings, error) {
-	c := &rings{sock: sock, mem: mem}
+	c := &rings{sock: sock, mem: mem, worker: !first}
 	n := shm.RingBytes(ringSize)
 	b := mem.Bytes()
 	if len(b) < 2*n {
@@ -184,7 +186,10 @@ func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	}
 	if spin > 0 && !c.in.Ready() {
 		c.in.Disarm()
-		c.in.Spin(spin)
+		shared := c.in.Spin(spin)
+		if c.worker {
+			c.crowd.note(shared)
+		}
 	}
 	for {
 		if n, err := c.r.Fill(); n > 0 || err != nil {
