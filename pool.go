@@ -189,7 +189,7 @@ func (p *Pool) idle() (last *worker) {
 }
 
 // maxAhead is the most inputs a worker that a stream is ahead.
-const maxAhead = 2 << 10
+const maxAhead = 4 << 10
 
 // Window implements [Executor]: twice what the workers are handed at a time.
 func (p *Pool) Window(function string) int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -70,6 +71,7 @@ func (f *Func[In, Out]) stream(ctx context.Context, ex Executor, in iter.Seq[In]
 	}
 	s := &stream[In, Out]{f: f, ex: ex, ordered: ordered, opts: o, fed: make(chan struct{})}
 	s.resize()
+	s.wakeAt.Store(never)
 	s.news.L, s.room.L = &s.mu, &s.mu
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.ctx = ctx
@@ -96,8 +98,8 @@ type stream[In, Out any] struct {
 	fed     chan struct{} // closed when the feeder has ended
 	gate    gate          // of the inputs
 
-	taken   atomic.Int64 // inputs whose results were yielded
-	starved atomic.Bool  // the feeder waits for room
+	taken  atomic.Int64 // inputs whose results were yielded
+	wakeAt atomic.Int64 // at how many of these the feeder, who waits for room, is to be woken
 
 	mu       sync.Mutex
 	news     sync.Cond     // for the consumer: there is something to yield, or an end
@@ -153,11 +155,12 @@ func (s *stream[In, Out]) feed(in iter.Seq[In]) {
 		}
 		s.flush()
 		for !s.eof && !s.over && s.full() {
-			s.starved.Store(true)
-			if s.resize(); s.full() { // or a result was yielded in the meantime
+			s.resize()
+			s.wakeAt.Store(int64(s.pulled - s.size*3/4)) // a quarter is free then
+			if s.full() {                                // or a result was yielded in the meantime
 				s.room.Wait()
 			}
-			s.starved.Store(false)
+			s.wakeAt.Store(never)
 		}
 		return !s.eof && !s.over
 	})
@@ -276,7 +279,7 @@ func (s *stream[In, Out]) consume(yield func(Result[Out]) bool) {
 			if s.ctx.Err() != nil {
 				break // the error comes at once, as fetch finds out
 			}
-			if s.taken.Add(1); s.starved.Load() {
+			if s.taken.Add(1) >= s.wakeAt.Load() {
 				s.feedOn()
 			}
 			if !yield(r) {
@@ -322,14 +325,15 @@ func (s *stream[In, Out]) fetch(results *[]Result[Out]) bool {
 	}
 }
 
-// feedOn wakes the feeder when a quarter of the window is free, not for each result.
+// feedOn wakes the feeder.
 func (s *stream[In, Out]) feedOn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pulled-int(s.taken.Load()) <= s.size*3/4 {
-		s.room.Signal()
-	}
+	s.room.Signal()
 }
+
+// never is a count that is not reached.
+const never = math.MaxInt64
 
 // leave makes everybody stop.
 func (s *stream[In, Out]) leave() {

@@ -86,32 +86,44 @@ type landed struct {
 }
 
 // A worker that answers calls which take less than lazily is not asked to wake its
-// parent for each: it does when quorum bytes are there or when it has no more calls.
+// parent for each: it does when half of them are answered, or maxQuorum bytes are there.
 // As it may come to a longer call, the parent looks after nap.
 const (
-	lazily = 5 * time.Microsecond
-	quorum = 64 << 10
-	nap    = time.Millisecond
+	lazily    = 5 * time.Microsecond
+	maxQuorum = 64 << 10
+	nap       = time.Millisecond
 )
+
+// quorum returns for how many bytes of answers the parent waits. p.mu is held.
+func (w *worker) quorum() int {
+	if len(w.flight) == 0 {
+		return 1
+	}
+	c := w.flight[0].e.cost
+	if ran := time.Duration(c.ran.Load()); ran == 0 || ran >= lazily {
+		return 1
+	}
+	return max(1, min(w.open/2*int(c.result.Load()+wire.ShortSize), maxQuorum))
+}
 
 // receive takes what the worker says until it is gone, or says what it must not.
 func (w *worker) receive() error {
-	for lazy := false; ; {
+	for quorum := 1; ; {
 		w.in.mu.Lock()
-		more, err := w.take(0, lazy)
+		more, err := w.take(0, quorum)
 		w.in.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		if more {
-			lazy = w.dispatch()
+			quorum = w.dispatch()
 			continue
 		}
 		limit := time.Duration(0)
-		if lazy {
+		if quorum > 1 {
 			limit = nap
 		}
-		lazy = false
+		quorum = 1
 		if err := w.link.Wait(limit); err != nil {
 			return err
 		}
@@ -120,15 +132,11 @@ func (w *worker) receive() error {
 
 // take takes what the worker has said, and reports whether that was anything. It looks
 // out for it as long as spin says. w.in.mu is held.
-func (w *worker) take(spin time.Duration, lazy bool) (more bool, err error) {
+func (w *worker) take(spin time.Duration, quorum int) (more bool, err error) {
 	if w.in.broken != nil {
 		return false, w.in.broken
 	}
-	enough := 1
-	if lazy {
-		enough = quorum
-	}
-	if more, err = w.link.Poll(spin, enough); err != nil {
+	if more, err = w.link.Poll(spin, quorum); err != nil {
 		return false, err
 	}
 	for {
@@ -330,7 +338,7 @@ func (w *worker) attend(settled *atomic.Bool) {
 		if settled.Load() {
 			spin = 0
 		}
-		more, err := w.take(spin, false)
+		more, err := w.take(spin, 1)
 		if err != nil {
 			w.link.Signal(syscall.SIGKILL) // so that receive wakes up and learns of it
 			return

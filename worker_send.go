@@ -66,24 +66,24 @@ func (w *worker) send() {
 }
 
 // dispatch gives the worker calls if it needs some. What it could not say without
-// waiting, send will. It reports whether the calls that the worker has are short.
-func (w *worker) dispatch() (short bool) {
+// waiting, send will. It returns the quorum for the answers.
+func (w *worker) dispatch() (quorum int) {
 	w.p.mu.Lock()
-	needs := w.open <= w.low && (w.stopping || w.p.drain.open > w.open) // or there is nothing to say
-	short = len(w.flight) > 0 && w.flight[0].est > 0 && w.flight[0].est < lazily
-	w.p.mu.Unlock()
-	if !needs {
-		return short
+	defer w.p.mu.Unlock()
+	if w.open > w.low || !w.stopping && w.p.drain.open <= w.open { // there is nothing to say
+		return w.quorum()
 	}
 	if !w.out.mu.TryLock() {
 		w.poke()
-		return short
+		return w.quorum()
 	}
+	w.p.mu.Unlock()
 	for more := true; more && len(w.out.unsent) == 0; {
 		more, _ = w.say(transport.Try) // again, as calls may have been refused
 	}
 	w.out.mu.Unlock()
-	return short
+	w.p.mu.Lock()
+	return w.quorum()
 }
 
 // say says what is to be said to the worker, and reports whether that was anything, and

@@ -48,9 +48,11 @@ const (
 // The header of a short Result has 2 bytes: this, and the length of the result.
 const (
 	shortKind = kindMax | nextFlag
-	shortSize = 2
 	shortMax  = 1<<8 - 1
 )
+
+// ShortSize is the size of the header of a short Result in bytes.
+const ShortSize = 2
 
 // Begin appends the header of a frame to dst. The body is whatever is appended
 // next; [End] completes the frame.
@@ -108,7 +110,7 @@ func Shorten(buf []byte, start int) []byte {
 	if n > shortMax {
 		return buf[start:]
 	}
-	short := buf[body-shortSize:]
+	short := buf[body-ShortSize:]
 	short[0], short[1] = shortKind, byte(n)
 	return short
 }

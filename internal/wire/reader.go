@@ -76,12 +76,12 @@ func (r *Reader) room() []byte {
 func (r *Reader) Next(f *Frame) (ok bool, err error) {
 	have := r.buf[r.from:r.to]
 	shorts := r.shorts[:0]
-	for len(have) >= shortSize && have[0] == shortKind {
-		n := shortSize + int(have[1])
+	for len(have) >= ShortSize && have[0] == shortKind {
+		n := ShortSize + int(have[1])
 		if len(have) < n {
 			break
 		}
-		shorts = append(shorts, have[shortSize:n:n])
+		shorts = append(shorts, have[ShortSize:n:n])
 		have = have[n:]
 	}
 	if len(shorts) > 0 {
