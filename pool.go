@@ -199,6 +199,10 @@ func (p *Pool) Window(function string) int {
 // cancelled ends the calls of a batch that is not wanted any more.
 func (p *Pool) cancelled(e *entry) {
 	p.mu.Lock()
+	if p.dead { // all calls have been given up, and are cancelled in the right order
+		p.mu.Unlock()
+		return
+	}
 	removed := p.queue.remove(e)
 	if e.out > 0 {
 		for w := range p.workers {
