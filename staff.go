@@ -17,10 +17,14 @@ func (p *Pool) staff() { p.staffBut(nil) }
 // staffBut is staff, but worker self is served by the caller.
 func (p *Pool) staffBut(self *worker) {
 	live, coming := 0, 0 // workers that take calls, and those of them that soon will
-	leaving := 0         // workers that have been told to stop; if these get too many, they count as live
+	leaving := 0         // workers that have ended, or been told to; if these get too many, they count as live
+	back := 0            // calls that come back from those that have ended
 	for w := range p.workers {
+		if w.state == stateEnded {
+			back += max(0, w.open-1)
+		}
 		switch {
-		case w.stopping && w.open == 0:
+		case w.state == stateEnded || w.stopping && w.open == 0:
 			if leaving++; leaving <= p.cfg.Workers {
 				continue
 			}
@@ -37,7 +41,7 @@ func (p *Pool) staffBut(self *worker) {
 	if p.failures > 0 && coming > 0 {
 		return // one at a time, until one works
 	}
-	for need := p.queue.n - coming; need > 0 && live < p.cfg.Workers && !p.dead; need-- {
+	for need := p.queue.n + back - coming; need > 0 && live < p.cfg.Workers && !p.dead; need-- {
 		if wait := time.Until(p.notUntil); wait > 0 {
 			p.later(&p.retry, wait, p.staff)
 			return
@@ -112,7 +116,7 @@ func (p *Pool) rebalance() {
 	}
 	idle, victim, most, live := false, (*worker)(nil), 0, 0
 	for w := range p.workers {
-		if w.stopping {
+		if w.stopping || w.state == stateEnded {
 			continue
 		}
 		if live++; w.state == stateStarting {

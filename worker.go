@@ -87,12 +87,15 @@ func (w *worker) run() {
 		w.send()
 	}()
 	err = w.receive()
-	ended := l.Reap()
-	l.Close()
 	p.mu.Lock()
 	w.state = stateEnded
 	w.poke()
+	if w.ended > 0 { // it was of use, and so will be another, which need not wait until this one is buried
+		p.staff()
+	}
 	p.mu.Unlock()
+	ended := l.Reap()
+	l.Close()
 	<-sent // bounded: the connection is closed
 	w.settle(ended, err)
 }
