@@ -15,6 +15,16 @@ var (
 		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewPool(quiet(o)) },
 		Crashes: true, Reuses: true, Setup: true,
 	}
+	sockets = proctest.Subject{
+		Name:    "pool over sockets",
+		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewSocketPool(quiet(o)) },
+		Crashes: true, Reuses: true, Setup: true, NoMemory: true,
+	}
+	pipes = proctest.Subject{
+		Name:   "pool within this process",
+		Open:   func(o proctest.Options) multiproc.Executor { return multiproc.NewPipePool(quiet(o)) },
+		Reuses: true,
+	}
 	processes = proctest.Subject{
 		Name:    "processes",
 		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewProcesses(quiet(o)) },
@@ -32,13 +42,15 @@ var (
 )
 
 func TestPool(t *testing.T)      { proctest.Conformance(t, pool) }
+func TestSockets(t *testing.T)   { proctest.Conformance(t, sockets) }
+func TestPipes(t *testing.T)     { proctest.Conformance(t, pipes) }
 func TestProcesses(t *testing.T) { proctest.Conformance(t, processes) }
 func TestSpares(t *testing.T)    { proctest.Conformance(t, spares) }
 
 // TestAlike runs random histories on all executors.
 func TestAlike(t *testing.T) {
 	t.Parallel()
-	proctest.Histories(t, threads, pool, processes, spares)
+	proctest.Histories(t, threads, pool, sockets, pipes, processes, spares)
 }
 
 // quiet is a pool's configuration for calls that crash.

@@ -56,6 +56,7 @@ type launch struct {
 	stdout     io.Writer
 	stderr     io.Writer
 	gomaxprocs int
+	connect    func() (transport.Conn, []*os.File, error) // nil: transport.New
 }
 
 // start starts this program again, to be a worker.
@@ -67,7 +68,11 @@ func (l launch) start() (link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	conn, theirs, err := transport.New()
+	connect := l.connect
+	if connect == nil {
+		connect = transport.New
+	}
+	conn, theirs, err := connect()
 	if err != nil {
 		return nil, err
 	}

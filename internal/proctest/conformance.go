@@ -27,6 +27,8 @@ type Subject struct {
 	Crashes bool // calls run in other processes, which may die; values are encoded on the way
 	Reuses  bool // a worker takes one call after another
 	Setup   bool // workers can have a setup function
+
+	NoMemory bool // it has no way for shared memory, though the system has that
 }
 
 // Options are what a case wants of an executor. Zero means the default.
@@ -41,7 +43,7 @@ type Options struct {
 func Conformance(t *testing.T, s Subject) {
 	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, crashCases, memoryCases} {
 		for _, b := range group {
-			if b.needs.crashes && !s.Crashes || b.needs.setup && !s.Setup || b.needs.memory && !shm.Supported {
+			if b.needs.crashes && !s.Crashes || b.needs.setup && !s.Setup || b.needs.memory && (s.NoMemory || !shm.Supported) {
 				continue
 			}
 			t.Run(b.name, func(t *testing.T) {

@@ -13,5 +13,8 @@ const Supported = false
 // New is not available on this system.
 func New() (Conn, []*os.File, error) { return nil, nil, errors.ErrUnsupported }
 
+// NewSocket is not available on this system.
+func NewSocket() (Conn, []*os.File, error) { return nil, nil, errors.ErrUnsupported }
+
 // Open is not available on this system.
 func Open(fd uintptr, n int) (Conn, error) { return nil, errors.ErrUnsupported }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/seed84f35039/multiproc/internal/shm"
 )
 
 // Supported tells whether this system has sockets that a process can inherit.
@@ -15,12 +17,21 @@ const Supported = true
 // New returns the parent's end of a new connection, and the files of the other end,
 // which the worker inherits in this order and passes to [Open]: a unix stream socket
 // and, if the system has that, memory for rings. None is inherited by anyone else.
-func New() (Conn, []*os.File, error) {
+func New() (Conn, []*os.File, error) { return open(newMemory()) }
+
+// NewSocket is New on a system that has no memory for rings.
+func NewSocket() (Conn, []*os.File, error) { return open(nil) }
+
+// open returns a connection over a socket and rings in mem, or none where that is nil. It
+// takes mem over.
+func open(mem *shm.Memory) (Conn, []*os.File, error) {
 	ours, theirs, err := socketpair()
 	if err != nil {
+		if mem != nil {
+			mem.Close()
+		}
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	mem := newMemory()
 	if mem == nil {
 		return NewStream(ours), []*os.File{theirs}, nil
 	}
