@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -32,7 +33,11 @@ type Batch struct {
 	n     int
 	size  int // calls to hand to a worker at a time; 0: the executor decides
 	calls batchCalls
-	at    *worker // which the only call was handed to by Submit, if its answer will come soon
+
+	// at is the worker that Submit handed calls to on the caller's goroutine, if all
+	// answers will have come within about that time; otherwise nil.
+	at     *worker
+	within time.Duration
 }
 
 // batchCalls is what a batch knows about its calls beyond their number. Its one

@@ -45,12 +45,14 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 	job.limit.Store(int64(len(in)))
 	calls := &typedCalls[In, Out]{f: f, ctx: jobCtx, in: in, gate: &gate{}, to: job}
 	defer calls.gate.close() // the inputs are the caller's again
-	if err := ex.Submit(&Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}); err != nil {
+	b := &Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}
+	if err := ex.Submit(b); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	if len(in) == 0 {
 		return job.out, nil
 	}
+	b.attend(&job.settledAll)
 	select {
 	case <-job.finished:
 	case <-ctx.Done():
@@ -61,9 +63,10 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 
 // mapJob collects the answers of a Map.
 type mapJob[Out any] struct {
-	collect  bool
-	cancel   context.CancelCauseFunc
-	finished chan struct{} // closed when left is 0
+	collect    bool
+	cancel     context.CancelCauseFunc
+	finished   chan struct{} // closed when left is 0
+	settledAll atomic.Bool   // likewise true
 
 	mu     sync.Mutex
 	out    []Out
@@ -138,6 +141,7 @@ func (m *mapJob[Out]) progressed() {
 		m.cancel(errFirstFailed) // only calls after the failed one are left
 	}
 	if last {
+		m.settledAll.Store(true)
 		close(m.finished)
 	}
 }

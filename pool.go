@@ -164,8 +164,8 @@ func (p *Pool) Submit(b *Batch) error {
 	}
 	p.mu.Unlock()
 	if w != nil {
-		if b.Len() == 1 && time.Duration(cost.ran.Load()) < lookout {
-			b.at = w
+		if all := time.Duration(cost.ran.Load()) * time.Duration(b.Len()) / time.Duration(p.cfg.Workers); all < lookout {
+			b.at, b.within = w, lookout+2*all
 		}
 		w.dispatch()
 		p.mu.Lock()

@@ -324,9 +324,13 @@ func (w *worker) pass() (err error) {
 // left to the others.
 var attending atomic.Int32
 
-// attend takes what the worker says, in place of receive, until the call of the caller is
-// settled or that takes so long that receive may as well wake it.
-func (w *worker) attend(settled *atomic.Bool) {
+// attend takes what the worker says that has the first calls, in place of receive, until all
+// calls are settled or that takes so long that receive may as well wake the caller.
+func (b *Batch) attend(settled *atomic.Bool) {
+	w := b.at
+	if w == nil {
+		return
+	}
 	if attending.Add(1) >= int32(max(2, runtime.GOMAXPROCS(0))) || !w.in.mu.TryLock() {
 		attending.Add(-1)
 		return
@@ -334,7 +338,7 @@ func (w *worker) attend(settled *atomic.Bool) {
 	defer attending.Add(-1)
 	defer w.in.mu.Unlock()
 	for {
-		spin := lookout
+		spin := b.within
 		if settled.Load() {
 			spin = 0
 		}
