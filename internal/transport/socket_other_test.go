@@ -4,9 +4,9 @@ package transport
 
 import "testing"
 
-func ringPair(t *testing.T) (parent, worker Conn) { return socketPair(t) }
+func ringPair(t testing.TB) (parent, worker Conn) { return socketPair(t) }
 
-func socketPair(t *testing.T) (parent, worker Conn) {
+func socketPair(t testing.TB) (parent, worker Conn) {
 	t.Skip("this system has no socket pairs between processes")
 	return nil, nil
 }

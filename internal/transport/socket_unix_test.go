@@ -11,7 +11,7 @@ import (
 )
 
 // ringPair opens a duplicate of the worker's end, as a worker inherits one.
-func ringPair(t *testing.T) (parent, worker Conn) {
+func ringPair(t testing.TB) (parent, worker Conn) {
 	parent, files, err := New()
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func dup(f *os.File, fd int) error {
 	return nil
 }
 
-func socketPair(t *testing.T) (parent, worker Conn) {
+func socketPair(t testing.TB) (parent, worker Conn) {
 	ours, theirs, err := socketpair()
 	if err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 )
 
 // pairs are the ways to make two connected ends.
-var pairs = map[string]func(t *testing.T) (parent, worker Conn){
-	"pipe":   func(*testing.T) (Conn, Conn) { return Pipe() },
+var pairs = map[string]func(t testing.TB) (parent, worker Conn){
+	"pipe":   func(testing.TB) (Conn, Conn) { return Pipe() },
 	"socket": socketPair,
 	"rings":  ringPair,
 }
