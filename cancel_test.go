@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -194,5 +195,47 @@ func TestFailureEndsDeafCalls(t *testing.T) {
 		case <-time.After(proctest.Patience):
 			t.Fatalf("%s: Map does not return", end)
 		}
+	}
+}
+
+// waitFor returns its process id, at once if the first byte of a large argument is 0,
+// otherwise when its context ends.
+var waitFor = multiproc.Register("test.waitFor", func(ctx context.Context, b []byte) (int, error) {
+	if b[0] == 0 {
+		return os.Getpid(), nil
+	}
+	<-ctx.Done()
+	return 0, ctx.Err()
+})
+
+// TestCancelBehindLargeArguments cancels a call while more has been handed out than fits on
+// the way to the worker: it hears of that, and need not be killed.
+func TestCancelBehindLargeArguments(t *testing.T) {
+	t.Parallel()
+	pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 1})
+	defer pool.Close()
+	ctx, cancel := context.WithCancel(proctest.Within(t))
+	const size = 1 << 20
+	in := make([][]byte, 5)
+	for i := range in {
+		in[i] = make([]byte, size)
+		in[i][0] = byte(min(i, 1))
+	}
+	before, err := waitFor.Call(ctx, pool, in[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whether the second call runs by then or waits, it does not end the worker.
+	first := make(chan struct{})
+	go func() { // ends with the loop; waited for through first
+		defer close(first)
+		for range waitFor.Stream(ctx, pool, slices.Values(in), multiproc.WithBatch(2), multiproc.WithWindow(4)) {
+			cancel()
+		}
+	}()
+	<-first
+	after, err := waitFor.Call(proctest.Within(t), pool, in[0])
+	if err != nil || after != before {
+		t.Errorf("process %d before, %d after (%v)", before, after, err)
 	}
 }

@@ -264,7 +264,7 @@ func (f *Func[In, Out]) Call(ctx context.Context, ex Executor, in In) (Out, erro
 	if err := ex.Submit(&one.batch); err != nil {
 		fut.fail(0, &located{fut.info, err})
 	}
-	one.batch.attend(&fut.settled)
+	one.batch.attend(ctx, &fut.settled)
 	select {
 	case <-fut.done:
 	case <-ctx.Done():

@@ -52,7 +52,7 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 	if len(in) == 0 {
 		return job.out, nil
 	}
-	b.attend(&job.settledAll)
+	b.attend(ctx, &job.settledAll)
 	select {
 	case <-job.finished:
 	case <-ctx.Done():

@@ -156,7 +156,8 @@ func (p *Pool) Submit(b *Batch) error {
 		return err
 	}
 	cost := p.costs.of(b.Func())
-	p.queue.push(newEntry(b, cost, false, p.cancelled))
+	e := newEntry(b, cost, false, p.cancelled)
+	p.queue.push(e)
 	p.drain.add(b.Len())
 	w := p.idle() // saves the way by another goroutine
 	if w == nil || p.queue.n > 1 {
@@ -164,11 +165,12 @@ func (p *Pool) Submit(b *Batch) error {
 	}
 	p.mu.Unlock()
 	if w != nil {
-		if all := time.Duration(cost.ran.Load()) * time.Duration(b.Len()) / time.Duration(p.cfg.Workers); all < lookout {
-			b.at, b.within = w, lookout+2*all
-		}
 		w.dispatch()
 		p.mu.Lock()
+		all := time.Duration(cost.ran.Load()) * time.Duration(b.Len()) / time.Duration(p.cfg.Workers)
+		if all < lookout && w.has(e) {
+			b.at, b.within = w, lookout+2*all
+		}
 		if p.queue.n > 0 { // the worker was busy with something else meanwhile
 			p.staff()
 		}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/transport"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // TestFirstComeFirstServed has one worker take calls in the order of their
@@ -248,3 +250,82 @@ func TestCloseGrace(t *testing.T) {
 		s.pool = NewPool(PoolConfig{}) // the one to be closed at the end
 	})
 }
+
+// recalls counts how often a worker is asked to give calls back.
+type recalls struct {
+	transport.Conn
+	n *atomic.Int32
+}
+
+func (r recalls) Send(frames []byte, tail wire.Tail, how transport.How) error {
+	if wire.Kind(frames[0]) == wire.Recall {
+		r.n.Add(1)
+	}
+	return r.Conn.Send(frames, tail, how)
+}
+
+// TestRecalledForOthers has a call wait behind a slow one: it is asked back for the worker
+// that has nothing to do, and not handed to the slow one again and again.
+func TestRecalledForOthers(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 2}, func(t *testing.T, s *sim) {
+		var n atomic.Int32
+		s.parent = func(_ int, c transport.Conn) transport.Conn { return recalls{c, &n} }
+		if err := s.pool.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := simCall.Map(t.Context(), s.pool, s.tasks(500, time.Microsecond)); err != nil {
+			t.Fatal(err)
+		}
+		n.Store(0)
+		for range 20 {
+			tasks := s.tasks(2, 0)
+			tasks[0].Time = time.Second
+			if _, err := simCall.Map(t.Context(), s.pool, tasks); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := n.Load(); n > 100 {
+			t.Errorf("calls were asked back %d times", n)
+		}
+	})
+}
+
+// TestStreamHoldsNothingBack has as many slow inputs as there are workers, or fewer: none
+// waits for others, neither at the end of the sequence nor while it pauses.
+func TestStreamHoldsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const workers, takes = 16, time.Second
+		ex := NewThreads(ThreadsConfig{Workers: workers})
+		defer ex.Close()
+		for n := 1; n <= workers; n++ {
+			for _, pause := range []time.Duration{0, time.Minute} {
+				began := time.Now()
+				in := func(yield func(time.Duration) bool) {
+					for range n {
+						if !yield(takes) {
+							return
+						}
+					}
+					<-time.After(pause) // a source that has nothing more at the moment
+				}
+				got, last := 0, time.Duration(0)
+				for _, err := range simSleep.Stream(t.Context(), ex, in) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					got++
+					last = time.Since(began)
+				}
+				if got != n || last > takes+10*time.Millisecond {
+					t.Errorf("%d inputs, pause %v: %d results, the last after %v", n, pause, got, last)
+				}
+			}
+		}
+	})
+}
+
+// simSleep sleeps.
+var simSleep = Register("sim.sleep", func(_ context.Context, d time.Duration) (struct{}, error) {
+	<-time.After(d)
+	return struct{}{}, nil
+})

@@ -31,28 +31,23 @@ type runner struct {
 func (s *server) next() bool {
 	r := &s.runner
 	r.last = r.id
-	if w := r.work; w != nil {
+	if r.work != nil {
 		r.ctx.cancel()
-		if i, ok := w.claim(); ok {
-			s.begin(w, i)
+		if s.claim(r.work) {
 			return true
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := r.work; w != nil {
-		if i, ok := w.claim(); ok { // it was on hold
-			s.begin(w, i)
-			return true
-		}
+	if r.work != nil && s.claim(r.work) { // it was on hold
+		return true
 	}
 	for len(s.queue) > 0 {
 		w := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		s.now, r.work, r.rest, r.fresh = w, w, w.args, true
-		if i, ok := w.claim(); ok {
-			s.begin(w, i)
+		if s.claim(w) {
 			return true
 		}
 	}
@@ -60,21 +55,28 @@ func (s *server) next() bool {
 	return false
 }
 
-// begin makes the call that was claimed the one that runs.
-func (s *server) begin(w *work, i int) {
+// claim starts the next call of w, unless there is none. Its context is there before: as
+// soon as the call is claimed it may be cancelled.
+func (s *server) claim(w *work) bool {
 	r := &s.runner
-	r.id = w.id + uint64(i)
+	next, _ := w.span() // nobody else changes next
+	id := w.id + uint64(next)
+	ctx := s.contexts.Load().at(id)
+	if ctx == nil {
+		cs := newContexts(id, s.base)
+		s.contexts.Store(cs)
+		ctx = &cs.of[0]
+	}
+	if _, ok := w.claim(); !ok {
+		return false
+	}
+	r.id, r.ctx = id, ctx
 	if w.lone {
 		r.arg = r.rest
 	} else {
 		r.arg, r.rest, _ = wire.SplitArg(r.rest) // cannot fail: they were counted
 	}
-	cs := s.contexts.Load()
-	if r.ctx = cs.at(r.id); r.ctx == nil {
-		cs = newContexts(r.id, s.base)
-		s.contexts.Store(cs)
-		r.ctx = &cs.of[0]
-	}
+	return true
 }
 
 // run runs calls one after the other. What it has to say about one leaves before

@@ -110,6 +110,8 @@ type stream[In, Out any] struct {
 	settled  int           // of them, answered
 	pending  []In          // pulled and not sent: inputs sent..pulled
 	flushing bool          // somebody is handing some over
+	waiting  bool          // flushLate will be called
+	late     bool          // what is pending is to go
 	ready    []Result[Out] // answered and not fetched, in the order in which they are to be yielded
 	slots    []slot[Out]   // ordered only: answers that came before their turn; call i is at i modulo the length
 	next     int           // ordered only: the call whose turn it is
@@ -137,6 +139,7 @@ func (s *stream[In, Out]) feed(in iter.Seq[In]) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.eof, s.thrown = true, thrown
+		s.flush()
 		s.news.Signal()
 	}()
 	in(func(x In) bool {
@@ -177,14 +180,21 @@ func (s *stream[In, Out]) resize() {
 	}
 }
 
-// flush hands pending inputs to the executor: the sooner, the less it has to do. s.mu is
-// held, but not all the time.
+// flush hands pending inputs to the executor: many at a time where it has plenty to do. s.mu
+// is held, but not all the time.
 func (s *stream[In, Out]) flush() {
 	for !s.flushing && !s.over && len(s.pending) > 0 {
 		n := len(s.pending)
-		if n < min(s.sent-s.settled, s.size)/4 {
-			return // a later answer, or a later input, makes it go
+		if busy := min(s.sent-s.settled, s.size); n < busy/4 && !s.eof && !s.late {
+			// A later input, or a later answer, makes it go. As there may be workers that
+			// have nothing to do, it does not wait for long.
+			if busy < s.size/2 && !s.waiting {
+				s.waiting = true
+				time.AfterFunc(maxHold, s.flushLate)
+			}
+			return
 		}
+		s.late = false
 		first := s.sent
 		calls := &typedCalls[In, Out]{f: s.f, ctx: s.ctx, in: s.pending, gate: &s.gate, first: first, answered: make([]atomic.Bool, n), to: s}
 		s.pending, s.sent, s.flushing = nil, first+n, true
@@ -199,6 +209,18 @@ func (s *stream[In, Out]) flush() {
 			s.room.Signal()
 		}
 	}
+}
+
+// maxHold is how long an input waits for others while workers may have nothing to do.
+const maxHold = 500 * time.Microsecond
+
+// flushLate hands over inputs that have waited.
+func (s *stream[In, Out]) flushLate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting, s.late = false, true
+	s.flush()
+	s.late = false
 }
 
 // deliver takes the results of the calls from first on.

@@ -96,7 +96,10 @@ func (w *worker) run() {
 	p.mu.Unlock()
 	ended := l.Reap()
 	l.Close()
-	<-sent // bounded: the connection is closed
+	<-sent          // bounded: the connection is closed
+	w.out.mu.Lock() // until whoever else was encoding calls has done with them
+	w.out.unsent = nil
+	w.out.mu.Unlock()
 	w.settle(ended, err)
 }
 

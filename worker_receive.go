@@ -1,6 +1,7 @@
 package multiproc
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"slices"
@@ -47,6 +48,11 @@ func (w *worker) land(id uint64, n int) span {
 		w.flight = slices.Delete(w.flight, at, at+1)
 	}
 	return s
+}
+
+// has reports whether the worker has calls of e. p.mu is held.
+func (w *worker) has(e *entry) bool {
+	return slices.ContainsFunc(w.flight, func(f flying) bool { return f.e == e })
 }
 
 // find returns where in flight the call is, or -1. p.mu is held.
@@ -326,7 +332,7 @@ var attending atomic.Int32
 
 // attend takes what the worker says that has the first calls, in place of receive, until all
 // calls are settled or that takes so long that receive may as well wake the caller.
-func (b *Batch) attend(settled *atomic.Bool) {
+func (b *Batch) attend(ctx context.Context, settled *atomic.Bool) {
 	w := b.at
 	if w == nil {
 		return
@@ -337,20 +343,38 @@ func (b *Batch) attend(settled *atomic.Bool) {
 	}
 	defer attending.Add(-1)
 	defer w.in.mu.Unlock()
-	for {
-		spin := b.within
-		if settled.Load() {
-			spin = 0
-		}
-		more, err := w.take(spin, 1)
-		if err != nil {
-			w.link.Signal(syscall.SIGKILL) // so that receive wakes up and learns of it
+	for spin := b.within; w.takeOver(spin); {
+		switch {
+		case spin == 0:
+			// There is more than this caller's answers, and receive has not been asked to be
+			// woken for it.
+			go w.catchUp() // ends when there is nothing to take, or the worker is gone; receive does not care
 			return
+		case settled.Load() || ctx.Err() != nil:
+			spin = 0 // once more, so that receive is asked to be woken
 		}
-		if !more {
-			return
-		}
+	}
+}
+
+// takeOver takes what the worker says in place of receive, and reports whether there may be
+// more. If not, receive will be woken for it. w.in.mu is held.
+func (w *worker) takeOver(spin time.Duration) (more bool) {
+	more, err := w.take(spin, 1)
+	if err != nil {
+		w.link.Signal(syscall.SIGKILL) // so that receive wakes up and learns of it
+	}
+	if more {
 		w.dispatch()
+	}
+	return more
+}
+
+// catchUp takes what the worker has said, until there is nothing.
+func (w *worker) catchUp() {
+	for more := true; more; {
+		w.in.mu.Lock()
+		more = w.takeOver(0)
+		w.in.mu.Unlock()
 	}
 }
 
@@ -383,6 +407,9 @@ func (w *worker) onReturned(m *wire.Frame) error {
 		id += uint64(max(s.n, 1))
 	}
 	w.p.queue.unpop(back)
+	if len(back) > 0 && w.open > 0 {
+		w.low = 0 // it gets none of them before it has nothing else: they are for others
+	}
 	w.p.staff()
 	w.p.rebalance() // it may have got more calls in the meantime, which could not be asked back
 	return nil

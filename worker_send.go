@@ -30,6 +30,7 @@ type outgoing struct {
 type unsent struct {
 	frames []byte
 	tail   wire.Tail
+	how    transport.How
 }
 
 // cancel ends the calls of e that the worker has.
@@ -102,10 +103,15 @@ func (w *worker) say(how transport.How) (more, ended bool) {
 	if ended || !more {
 		return more, ended
 	}
-	if len(buf) > 0 { // whoever holds mu has said the calls that it is about
+	switch { // whoever holds mu has said the calls that it is about
+	case len(buf) == 0:
+	case how == transport.Try: // there may be no room
+		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(buf), nil, transport.Urgent})
+		w.poke()
+	default:
 		w.transmit(buf, nil, transport.Urgent)
-		buf = buf[:0]
 	}
+	buf = buf[:0]
 	for _, c := range calls {
 		buf = w.encode(buf, c, how)
 	}
@@ -126,7 +132,7 @@ func (w *worker) transmit(frames []byte, tail wire.Tail, how transport.How) {
 	later := how == transport.Try && (tail != nil || len(w.out.unsent) > 0)
 	if !later {
 		for _, u := range w.out.unsent {
-			w.link.Send(u.frames, u.tail, transport.Now)
+			w.link.Send(u.frames, u.tail, u.how)
 		}
 		w.out.unsent = nil
 		if len(frames) > 0 {
@@ -134,7 +140,7 @@ func (w *worker) transmit(frames []byte, tail wire.Tail, how transport.How) {
 		}
 	}
 	if later {
-		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(frames), tail})
+		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(frames), tail, transport.Now})
 		w.poke()
 	}
 }

@@ -151,9 +151,10 @@ func (c *rings) bell() error {
 	return err
 }
 
-// awaitRoom waits until the peer has taken something out.
+// awaitRoom waits until the peer has taken something out. A worker that has enough to do has
+// not asked to be woken, but holds up what else its parent has to say.
 func (c *rings) awaitRoom() error {
-	if c.out.Wanted(true) {
+	if c.out.Wanted(true) || !c.worker {
 		if err := c.bell(); err != nil {
 			return err
 		}
@@ -183,6 +184,9 @@ func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	c.mu.Unlock()
 	if c.r.Partial() {
 		spin = max(spin, halfway)
+		if quorum == Never {
+			quorum = 1 // the peer waits for room to send the rest
+		}
 	}
 	if spin > 0 && !c.in.Ready() {
 		c.in.Disarm()
