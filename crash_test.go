@@ -29,7 +29,7 @@ var waysToDie = []struct {
 	{end: "exit 3", exit: 3, quiet: true, says: "exit code 3"},
 	{end: "memory", exit: 2, oom: !raceEnabled, says: outOfMemory},
 	{end: "overflow", exit: 2, says: "fatal error: stack overflow"},
-	{end: "maps", exit: 2, says: "fatal error: concurrent map writes"},
+	{end: "maps", exit: 2, says: mapWrites},
 	{end: "close", signal: syscall.SIGKILL, exit: -1, says: "signal 9 (killed)"},
 	{end: "garbage", signal: syscall.SIGKILL, exit: -1, quiet: true, says: "protocol error: "},
 }
