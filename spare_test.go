@@ -22,7 +22,7 @@ import (
 // family returns a variable for the environment of processes, and a function that tells
 // which of those that have it have not ended.
 func family(t testing.TB) (variable string, members func() []int) {
-	variable = "MULTIPROC_TEST_FAMILY=" + t.Name()
+	variable = fmt.Sprintf("MULTIPROC_TEST_FAMILY=%s in %d", t.Name(), os.Getpid()) // the same test may run elsewhere
 	return variable, func() []int { return proctest.Strays(variable) }
 }
 
