@@ -3,6 +3,7 @@
 package multiproc_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -174,5 +175,37 @@ func TestIdleWorkerDies(t *testing.T) {
 		if err := syscall.Kill(view.PID, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// text returns so many bytes.
+var text = multiproc.Register("test.text", func(_ context.Context, n int) (string, error) {
+	return strings.Repeat("x", n), nil
+})
+
+// TestResultsOfAnyLength has short calls with results around the lengths at which they travel
+// in another way: each call runs once, and no worker is replaced.
+func TestResultsOfAnyLength(t *testing.T) {
+	t.Parallel()
+	pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 1})
+	defer pool.Close()
+	before := pidOf(t, pool)
+	for _, n := range []int{0, 1, 23, 24, 250, 253, 254, 255, 256, 257, 1 << 10, 64<<10 - 20, 64 << 10, 70_000} {
+		in := make([]int, 300)
+		for i := range in {
+			in[i] = max(0, n-i%3)
+		}
+		out, err := text.Map(proctest.Within(t), pool, in)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		for i := range out {
+			if len(out[i]) != in[i] {
+				t.Fatalf("%d bytes: result %d has %d", in[i], i, len(out[i]))
+			}
+		}
+	}
+	if after := pidOf(t, pool); after != before {
+		t.Errorf("process %d before, %d after", before, after)
 	}
 }

@@ -130,11 +130,17 @@ func (s *server) answer(started bool) error {
 			}
 			out, r.tail = out[:0], nil
 		case !started || r.id != r.last+1:
-		case ran == 0 && r.short:
-			out, started = wire.Shorten(out, 0), false
 		default:
-			wire.SetNext(out, 0)
-			started = false
+			started = false // the answer says it
+			short, ok := []byte(nil), false
+			if ran == 0 && r.short {
+				short, ok = wire.Shorten(out, 0)
+			}
+			if ok {
+				out = short
+			} else {
+				wire.SetNext(out, 0)
+			}
 		}
 	}
 	if started {

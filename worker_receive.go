@@ -44,6 +44,9 @@ func (w *worker) land(id uint64, n int) span {
 		f.span = before
 	case after.n > 0:
 		*f = tail
+	case at == 0: // as ever, unless calls come back: this must not cost more the more there are
+		w.flight[0] = flying{}
+		w.flight = w.flight[1:]
 	default:
 		w.flight = slices.Delete(w.flight, at, at+1)
 	}
@@ -57,12 +60,19 @@ func (w *worker) has(e *entry) bool {
 
 // find returns where in flight the call is, or -1. p.mu is held.
 func (w *worker) find(id uint64) int {
-	for i, f := range w.flight {
-		if id >= f.id && id-f.id < uint64(f.n) {
-			return i
+	i, found := slices.BinarySearchFunc(w.flight, id, func(f flying, id uint64) int {
+		switch {
+		case id < f.id:
+			return 1
+		case id-f.id >= uint64(f.n):
+			return -1
 		}
+		return 0
+	})
+	if !found {
+		return -1
 	}
-	return -1
+	return i
 }
 
 // incoming is what a worker says. Whoever holds mu may take it: the worker's receive,
@@ -99,6 +109,9 @@ const (
 	maxQuorum = 64 << 10
 	nap       = time.Millisecond
 )
+
+// maxRan is the longest time that is believed: with more, sums would overflow.
+const maxRan = 24 * time.Hour
 
 // quorum returns for how many bytes of answers the parent waits. p.mu is held.
 func (w *worker) quorum() int {
@@ -179,6 +192,7 @@ func (w *worker) on(m *wire.Frame) error {
 		if err != nil {
 			return err
 		}
+		ran = min(ran, maxRan)
 		if m.Kind == wire.Failed {
 			return w.onFailed(m, ran, body)
 		}

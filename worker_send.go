@@ -170,7 +170,7 @@ func (w *worker) pick(picked []flying) []flying {
 	if w.open > w.low {
 		return picked
 	}
-	for share := -1; !w.stopping && w.state == stateReady; {
+	for share := -1; !w.stopping && w.state == stateReady && len(w.flight) < maxSpans; {
 		e := q.peek()
 		if e == nil {
 			break
@@ -204,6 +204,10 @@ func (w *worker) pick(picked []flying) []flying {
 	}
 	return picked
 }
+
+// maxSpans is how many runs of calls a worker has at most: of single calls, it has no more
+// than that. What is to be done for each that is cancelled or comes back grows with them.
+const maxSpans = 1 << 10
 
 // share returns how many of the calls that wait one worker is to take: what is left for all
 // of them is divided, so that none is without work while another has plenty. (This is what

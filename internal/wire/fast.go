@@ -205,8 +205,11 @@ func DecodeFast(data []byte, v any) bool {
 		*v = math.Float64frombits(binary.BigEndian.Uint64(data[1:]))
 		return true
 	case *bool:
+		if len(data) != 1 || data[0] != cborTrue && data[0] != cborFalse {
+			return false
+		}
 		*v = data[0] == cborTrue
-		return len(data) == 1 && (*v || data[0] == cborFalse)
+		return true
 	case *struct{}:
 		return len(data) == 1 && data[0] == cborEmpty
 	case *string:
@@ -325,14 +328,20 @@ func decodeInt[T int | int32 | int64](data []byte, v *T) bool {
 	if major == majorInt {
 		x = ^x
 	}
+	if int64(T(x)) != x {
+		return false
+	}
 	*v = T(x)
-	return int64(*v) == x
+	return true
 }
 
 func decodeUint[T uint | uint32 | uint64](data []byte, v *T) bool {
 	major, n, rest, ok := splitHead(data)
+	if !ok || len(rest) > 0 || major != majorUint || uint64(T(n)) != n {
+		return false
+	}
 	*v = T(n)
-	return ok && len(rest) == 0 && major == majorUint && uint64(*v) == n
+	return true
 }
 
 func decodeNumbers[T shm.Number](data []byte, v *[]T, tag byte) bool {

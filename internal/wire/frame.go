@@ -103,16 +103,17 @@ func SetNext(buf []byte, start int) { buf[start] |= nextFlag }
 
 // Shorten returns the Result frame that starts at offset start of buf and ends where buf
 // ends, which is complete and whose nanoseconds are 0, in the short form that says the
-// same, and that the next call has started; or all of the frame if that is not possible.
-func Shorten(buf []byte, start int) []byte {
+// same, and that the next call has started. It reports false, and changes nothing, if the
+// result is too long for that.
+func Shorten(buf []byte, start int) (short []byte, ok bool) {
 	body := start + HeaderSize + ranSize
 	n := len(buf) - body
 	if n > shortMax {
-		return buf[start:]
+		return nil, false
 	}
-	short := buf[body-ShortSize:]
+	short = buf[body-ShortSize:]
 	short[0], short[1] = shortKind, byte(n)
-	return short
+	return short, true
 }
 
 // SetKind changes the kind of the frame that began at offset start of buf.
