@@ -1,6 +1,6 @@
 // Package transport moves frames between a parent and one worker.
 //
-// [Conn] is the seam. Between processes it is a socket ([Socketpair], [Open]), with
+// [Conn] is the seam. Between processes it is a socket ([New], [Open]), with
 // rings in shared memory for the frames where the system has that; within one process
 // it is a pair ([Pipe]), which tests use to run schedules, faults and timeouts without
 // processes.
