@@ -1,11 +1,13 @@
 package multiproc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -278,3 +280,54 @@ func TestHarmlessParent(t *testing.T) {
 		worker.Close()
 	})
 }
+
+// TestAnswerBeforeCall has a worker answer a call whose argument is being encoded: it has
+// not been handed the call, so it is not its to answer.
+func TestAnswerBeforeCall(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1}, func(t *testing.T, s *sim) {
+		encodes := make(chan struct{})
+		s.worker = func(n int, conn transport.Conn) {
+			if sayHello(conn) != nil {
+				return
+			}
+			if n > 1 {
+				serveSim(conn)
+				return
+			}
+			<-encodes
+			conn.Send(slices.Concat(
+				wire.Append(nil, wire.Started, 1, nil),
+				wire.Append(nil, wire.Result, 1, append(wire.AppendRan(nil, 0), 0x05)),
+			), nil, transport.Now)
+		}
+		f := slowlyEncoded.Go(t.Context(), s.pool, slowArg{&sync.Once{}, encodes, 3})
+		if out, err := f.Wait(t.Context()); out != 3 || err != nil {
+			t.Errorf("got %d, %v, want the result of another worker", out, err)
+		}
+		if n := len(s.started()); n != 2 {
+			t.Errorf("%d workers were started, want the liar replaced", n)
+		}
+	})
+}
+
+// slowArg is a number whose encoding ends when nobody has anything else to do.
+type slowArg struct {
+	first   *sync.Once
+	encodes chan<- struct{} // gets an element when it begins for the first time
+	x       int
+}
+
+func (a slowArg) MarshalText() ([]byte, error) {
+	a.first.Do(func() {
+		a.encodes <- struct{}{}
+		synctest.Wait()
+	})
+	return strconv.AppendInt(nil, int64(a.x), 10), nil
+}
+
+func (a *slowArg) UnmarshalText(b []byte) (err error) {
+	a.x, err = strconv.Atoi(string(b))
+	return err
+}
+
+var slowlyEncoded = Register("sim.slowlyEncoded", func(_ context.Context, a slowArg) (int, error) { return a.x, nil })

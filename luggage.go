@@ -133,7 +133,7 @@ func (w *worker) onMemory(id uint64, result []byte) error {
 		return err
 	}
 	w.p.mu.Lock()
-	s := w.land(id, 1)
+	s := w.landSaid(id, 1)
 	w.ended++
 	w.p.mu.Unlock()
 	if s.n == 0 {

@@ -163,6 +163,50 @@ func TestCancelFrozen(t *testing.T) {
 	})
 }
 
+// drowsy is a parent's end that does not get to what it has received while it is asleep.
+type drowsy struct {
+	transport.Conn
+	asleep atomic.Bool
+	awake  chan struct{} // closed when it never will be again
+}
+
+func (d *drowsy) Wait(limit time.Duration) error {
+	err := d.Conn.Wait(limit)
+	if d.asleep.Load() {
+		<-d.awake
+	}
+	return err
+}
+
+// TestSlowParent has a call end in time whose context has ended, but its parent does not
+// get to hear of it: that is not the worker's fault.
+func TestSlowParent(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1, KillGrace: 5 * time.Second}, func(t *testing.T, s *sim) {
+		d := &drowsy{awake: make(chan struct{})}
+		s.parent = func(_ int, conn transport.Conn) transport.Conn {
+			d.Conn = conn
+			return d
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		f := simCall.Go(ctx, s.pool, s.task(1, time.Hour))
+		synctest.Wait()
+		d.asleep.Store(true)
+		cancel()
+		<-time.After(time.Minute)
+		d.asleep.Store(false)
+		close(d.awake)
+		if _, err := f.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if out, err := simCall.Call(t.Context(), s.pool, s.task(2, 0)); out != 4 || err != nil {
+			t.Errorf("the next call: got %d, %v", out, err)
+		}
+		if n := len(s.started()); n != 1 {
+			t.Errorf("%d workers were started, want the one to stay", n)
+		}
+	})
+}
+
 // TestWindow has a consumer take its time: no more inputs are pulled than the window
 // has room for, and all that there is room for.
 func TestWindow(t *testing.T) {

@@ -115,7 +115,7 @@ func (w *worker) settle(ended child.Ended, err error) {
 	p.mu.Lock()
 	wasReady := w.state == stateEnded // see run
 	var charged, back []span          // the call that it ran, and those that it did not start
-	if s := w.land(running, 1); s.n > 0 {
+	if s := w.landSaid(running, 1); s.n > 0 {
 		charged = append(charged, s)
 	}
 	for _, f := range w.flight {
@@ -187,18 +187,24 @@ func (w *worker) kill(why string) {
 // a call ends in time, and knows better than its parent which one it runs.
 const reaction = 250 * time.Millisecond
 
-// watch looks after a while whether the worker has done what it was told. p.mu is
-// held.
+// watch looks after a while whether the worker has done what it was told, in what it has
+// said by then: a slow parent is not the worker's fault. p.mu is held.
 func (w *worker) watch(wait time.Duration) {
 	if w.overdue != nil {
 		return
 	}
 	w.overdue = time.AfterFunc(wait, func() {
+		w.in.mu.Lock()
+		more := w.takeOver(0)
+		w.in.mu.Unlock()
 		w.p.mu.Lock()
-		defer w.p.mu.Unlock()
 		w.overdue = nil
 		if next := w.checkOverdue(); next > 0 {
 			w.watch(next)
+		}
+		w.p.mu.Unlock()
+		if more {
+			w.catchUp() // receive has not been asked to be woken
 		}
 	})
 }

@@ -53,6 +53,16 @@ func (w *worker) land(id uint64, n int) span {
 	return s
 }
 
+// landSaid is land for calls that the worker says something about, which may be calls that
+// it has not been handed yet. p.mu is held.
+func (w *worker) landSaid(id uint64, n int) span {
+	said := w.out.said.Load()
+	if id >= said {
+		return span{}
+	}
+	return w.land(id, int(min(uint64(n), said-id)))
+}
+
 // has reports whether the worker has calls of e. p.mu is held.
 func (w *worker) has(e *entry) bool {
 	return slices.ContainsFunc(w.flight, func(f flying) bool { return f.e == e })
@@ -273,7 +283,7 @@ func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) erro
 		return err
 	}
 	w.p.mu.Lock()
-	s := w.land(m.ID, 1)
+	s := w.landSaid(m.ID, 1)
 	w.ended++
 	w.p.mu.Unlock()
 	if s.n == 0 {
@@ -310,7 +320,7 @@ func (w *worker) pass() (err error) {
 	ls := w.in.landed[:0]
 	w.p.mu.Lock()
 	for k := 0; k < len(results); {
-		s := w.land(w.in.first+uint64(k), len(results)-k)
+		s := w.landSaid(w.in.first+uint64(k), len(results)-k)
 		if s.n == 0 {
 			err = fmt.Errorf("answer to call %d, which the worker does not have", w.in.first+uint64(k))
 			break
@@ -320,7 +330,7 @@ func (w *worker) pass() (err error) {
 		w.ended += s.n
 	}
 	if now := w.in.running; now != w.in.known && err == nil {
-		if now != 0 && w.find(now) < 0 {
+		if now != 0 && (now >= w.out.said.Load() || w.find(now) < 0) {
 			err = fmt.Errorf("call %d started, which the worker does not have to start", now)
 		}
 		w.since, w.in.known = time.Now(), now
@@ -401,7 +411,7 @@ func (w *worker) onReturned(m *wire.Frame) error {
 	defer w.p.mu.Unlock()
 	w.recalling = false
 	var back []span
-	id, end := m.ID, min(m.ID+uint64(n), w.next)
+	id, end := m.ID, min(m.ID+uint64(n), w.out.said.Load())
 	if len(w.flight) > 0 {
 		id = max(id, w.flight[0].id)
 	}

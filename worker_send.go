@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/handover"
@@ -24,6 +25,10 @@ type outgoing struct {
 	unsent []unsent // what could not be sent without waiting
 	buf    []byte   // scratch of say
 	calls  []flying // likewise
+
+	// Calls of lower ids have been encoded or refused: only these can have been answered.
+	// Whoever encodes stores it, before the worker gets to see the calls.
+	said atomic.Uint64
 }
 
 // unsent is frames that are still to be sent.
@@ -291,6 +296,7 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 		s.e.cost.addArguments(n, size)
 		_, s = s.split(n)
 		id += uint64(n)
+		w.out.said.Store(id)
 		if err != nil {
 			w.refuse(span{s.e, s.i, 1}, id, err)
 			_, s = s.split(1)
