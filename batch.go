@@ -51,7 +51,12 @@ type batchCalls interface {
 	fail(i int, err error)
 	wanted(i int) bool
 	info(i int, pid int) CallInfo
+	onFailure(judge)
 }
+
+// judge is what an executor makes of the error of call i: it may change the error, or take
+// the call on again. Then the call is not answered.
+type judge func(i int, err error) (verdict error, again bool)
 
 // Func returns the name of the function.
 func (b *Batch) Func() string { return b.name }
@@ -99,12 +104,16 @@ func (b *Batch) Return(i int, pid int, results ...[]byte) { b.calls.settle(i, pi
 // ReturnFailure answers call i with the encoded failure (see internal/wire) that
 // process pid reported.
 func (b *Batch) ReturnFailure(i int, pid int, failure []byte) {
+	b.calls.fail(i, b.failure(i, pid, failure))
+}
+
+// failure returns the error that an encoded failure stands for.
+func (b *Batch) failure(i int, pid int, failure []byte) error {
 	f, err := wire.DecodeFailure(failure)
 	if err != nil {
-		b.Fail(i, pid, fmt.Errorf("%w: %w", ErrEncoding, err))
-		return
+		return &located{b.Info(i, pid), fmt.Errorf("%w: %w", ErrEncoding, err)}
 	}
-	b.calls.fail(i, errorFrom(b.Info(i, pid), f, nil))
+	return errorFrom(b.Info(i, pid), f, nil)
 }
 
 // Fail answers call i with an error of the executor's. A *CrashError is told which
@@ -141,6 +150,8 @@ type typedCalls[In, Out any] struct {
 	// answered is there where in belongs to the batch: inputs that are done with
 	// are forgotten, so that they do not live as long as the slowest of the batch.
 	answered []atomic.Bool
+
+	judge judge // nil: every error is an answer
 }
 
 func (c *typedCalls[In, Out]) index(i int) int { return max(c.first, 0) + i }
@@ -198,6 +209,9 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 		if failure != nil {
 			c.fail(i, errorFrom(c.info(i, 0), *failure, cause))
 		} else {
+			if c.judge != nil {
+				c.forget(i)
+			}
 			c.deliver(i, []Out{out})
 		}
 	}()
@@ -211,7 +225,9 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 	if c.f.out.memory.Any() {
 		lent = c.f.lent(in)
 	}
-	c.forget(i)
+	if c.judge == nil { // otherwise it may be needed again
+		c.forget(i)
+	}
 	c.gate.leave()
 	out, failure, cause = c.f.protect(ctx, in)
 	if failure == nil && c.f.out.memory.Any() {
@@ -260,12 +276,20 @@ func (c *typedCalls[In, Out]) settleWith(i int, pid int, result []byte, came *ha
 	c.deliver(i, outs)
 }
 
+func (c *typedCalls[In, Out]) onFailure(j judge) { c.judge = j }
+
 func (c *typedCalls[In, Out]) carries() bool { return c.f.carries() }
 
 func (c *typedCalls[In, Out]) fail(i int, err error) {
 	if c.ctx.Err() != nil {
 		// The call may have failed for that, and the caller wants to know why.
 		err = &located{c.info(i, 0), canceled(c.ctx)}
+	} else if c.judge != nil {
+		verdict, again := c.judge(i, err)
+		if again {
+			return
+		}
+		err = verdict
 	}
 	if c.unanswered(i) {
 		c.to.fail(c.index(i), err)

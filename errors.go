@@ -37,6 +37,10 @@ type CallInfo struct {
 	Func  string // name of the function
 	Index int    // position in the input of Map or Stream; -1 for Call, Go and Start
 	PID   int    // process that ran the call, or was to; 0 where it did not leave this one
+
+	// Attempts is how often the call was run, where [Retry] lets it run more than once;
+	// otherwise 0.
+	Attempts int
 }
 
 // String returns the function, the index and the process, as "square #3 (pid 4711)".
@@ -46,8 +50,13 @@ func (c CallInfo) String() string {
 	if c.Index >= 0 {
 		fmt.Fprintf(&b, " #%d", c.Index)
 	}
-	if c.PID != 0 {
+	switch {
+	case c.PID != 0 && c.Attempts > 1:
+		fmt.Fprintf(&b, " (pid %d, attempt %d)", c.PID, c.Attempts)
+	case c.PID != 0:
 		fmt.Fprintf(&b, " (pid %d)", c.PID)
+	case c.Attempts > 1:
+		fmt.Fprintf(&b, " (attempt %d)", c.Attempts)
 	}
 	return b.String()
 }
@@ -102,6 +111,7 @@ type CrashError struct {
 	OutOfMemory bool           // the process said that it ran out of memory; a kill by the kernel for that is not recognised
 	Reason      string         // why, in a line: of the Go runtime ("fatal error: …") or of multiproc
 	Stderr      string         // the last lines that the worker wrote to standard error, at most 8 KiB
+	Crashes     int            // how many workers the call has killed: 1, or more where [Retry] lets it run again
 }
 
 // Error returns the call, how the worker ended, and the reason.

@@ -173,6 +173,7 @@ func crash(e child.Ended, reason string) *CrashError {
 		OutOfMemory: e.FatalError() && (strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory")),
 		Reason:      reason,
 		Stderr:      e.Tail,
+		Crashes:     1,
 	}
 }
 

@@ -20,12 +20,12 @@ import (
 // A Pool must be closed, or its workers stay as long as the program. They do not
 // outlive it, however it ends.
 type Pool struct {
-	cfg      PoolConfig
-	bad      error // what is wrong with the configuration
-	launch   launcher
-	ready    func() error // why workers cannot be started at all, if so
-	maxCalls int          // calls after which a worker is replaced; 0: never
-	spares   *Spares      // which become workers
+	cfg     PoolConfig
+	bad     error // what is wrong with the configuration
+	launch  launcher
+	ready   func() error // why workers cannot be started at all, if so
+	spares  *Spares      // which become workers
+	retries retries
 
 	mu       sync.Mutex
 	queue    queue
@@ -33,11 +33,13 @@ type Pool struct {
 	costs    costs
 	turns    uint64 // how often a worker was handed calls
 	drain    drain
+	stopped  bool          // calls that no worker has begun are not run any more
 	dead     bool          // workers are not replaced any more
 	gone     chan struct{} // closed when dead and no worker is left
 	failures int           // workers in a row that ended without ending a call
 	notUntil time.Time     // when the next worker may be started
 	retry    *time.Timer   // for then
+	resume   *time.Timer   // for the next call that is put off
 	balance  *time.Timer   // for another look at who could help whom
 	changed  chan struct{} // closed and replaced when a worker has become ready or ended
 }
@@ -46,17 +48,18 @@ type Pool struct {
 // the configuration is the error of [Pool.Start] or of the first call.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{}
-	p.configure(cfg, 0)
+	p.configure(cfg)
 	return p
 }
 
 // configure makes the zero Pool usable.
-func (p *Pool) configure(cfg PoolConfig, maxCalls int) {
+func (p *Pool) configure(cfg PoolConfig) {
 	cfg, err := cfg.check()
 	if err != nil {
 		p.bad = fmt.Errorf("PoolConfig: %w", err)
 	}
-	p.cfg, p.maxCalls, p.ready = cfg, maxCalls, canSpawn
+	p.cfg, p.ready = cfg, canSpawn
+	p.retries = retries{cfg.Retry, cfg.MaxCrashes}
 	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS}.start
 	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout)
 	p.workers, p.changed, p.drain = map[*worker]struct{}{}, make(chan struct{}), newDrain()
@@ -70,7 +73,7 @@ func (p *Pool) refuses() error {
 	if p.bad != nil {
 		return p.bad
 	}
-	if p.drain.closing() {
+	if p.stopped || p.drain.closing() {
 		return ErrClosed
 	}
 	return p.ready()
@@ -157,6 +160,9 @@ func (p *Pool) Submit(b *Batch) error {
 	}
 	cost := p.costs.of(b.Func())
 	e := newEntry(b, cost, false, p.cancelled)
+	if p.retries.Attempts > 1 {
+		b.calls.onFailure(func(i int, err error) (error, bool) { return p.judge(e, i, err) })
+	}
 	p.queue.push(e)
 	p.drain.add(b.Len())
 	w := p.idle() // saves the way by another goroutine
@@ -213,6 +219,45 @@ func (p *Pool) cancelled(e *entry) {
 	}
 	p.mu.Unlock()
 	p.answer(removed, span.drop)
+}
+
+// judge decides what becomes of a call that has failed.
+func (p *Pool) judge(e *entry, i int, err error) (verdict error, again bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped || p.dead || e.ctx.Err() != nil {
+		return err, false
+	}
+	pause, again := p.retries.again(e, i, err)
+	if again { // this is a new call before the old one is counted as answered
+		e.left++
+		p.drain.add(1)
+		p.queue.off = append(p.queue.off, putOff{span{e, i, 1}, time.Now().Add(pause)})
+		p.resumeCalls()
+	}
+	return err, again
+}
+
+// resumeCalls has the calls run that were put off and whose time has come. p.mu is held.
+func (p *Pool) resumeCalls() {
+	if p.resume != nil {
+		p.resume.Stop()
+		p.resume = nil
+	}
+	if next, ok := p.queue.due(); ok {
+		p.later(&p.resume, next, p.resumeCalls)
+	}
+	p.staff()
+}
+
+// putBack puts calls that a worker did not begin to the front of the queue; if there are to
+// be none, it returns them, to be answered. p.mu is held.
+func (p *Pool) putBack(spans []span) (unwanted []span) {
+	if p.stopped {
+		return spans
+	}
+	p.queue.unpop(spans)
+	return nil
 }
 
 // answer answers calls that no worker has.

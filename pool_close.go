@@ -17,6 +17,24 @@ func (p *Pool) Shutdown(ctx context.Context) error { return p.shutdown(ctx, 0) }
 // gets ErrClosed, and Close returns an error that says how many there were.
 func (p *Pool) Close() error { return p.shutdown(context.Background(), p.cfg.KillGrace) }
 
+// Stop is Shutdown for somebody who cannot wait for what has not begun: calls that no worker
+// runs get ErrClosed at once, those that run are waited for as by Shutdown.
+func (p *Pool) Stop(ctx context.Context) error {
+	if ctx == nil {
+		return errors.New("multiproc: Stop: the context is nil; pass context.Background()")
+	}
+	p.mu.Lock()
+	p.stopped = true
+	queued := p.queue.removeAll()
+	for w := range p.workers {
+		w.recall = w.open
+		w.poke()
+	}
+	p.mu.Unlock()
+	p.answer(queued, func(s span) { s.fail(0, ErrClosed) })
+	return p.shutdown(ctx, 0)
+}
+
 // Kill ends everything at once: all calls get ErrClosed, all workers are killed. It
 // also cuts short a Close or Shutdown that waits. It returns when no worker is left.
 func (p *Pool) Kill() {
@@ -122,7 +140,7 @@ func (p *Pool) checkGone() {
 }
 
 func (p *Pool) stopTimers() {
-	for _, t := range []*time.Timer{p.retry, p.balance} {
+	for _, t := range []*time.Timer{p.retry, p.resume, p.balance} {
 		if t != nil {
 			t.Stop()
 		}

@@ -23,6 +23,33 @@ type PoolConfig struct {
 	// end before it gives up on those that run. 0 means 5 seconds.
 	KillGrace time.Duration
 
+	// CallTimeout is how long a call may run, from its start in the worker, not counting
+	// the time that it waits: see [TimeoutError]. Each call of a batch has its own. 0 means no
+	// limit.
+	CallTimeout time.Duration
+
+	// CPUTime is how much CPU time a call may take, likewise: what its worker process takes
+	// while it runs. It is looked at every tenth of it, but not more often than every
+	// 10 ms. It cannot be combined with Concurrency. 0 means no limit.
+	CPUTime time.Duration
+
+	// Retry says whether calls that have failed are run again. The zero value means no.
+	Retry Retry
+
+	// MaxCrashes is how many workers one call may kill where Retry has it run again; then
+	// it is given up, whatever Retry says. 0 means 3.
+	MaxCrashes int
+
+	// Concurrency is how many calls a worker runs at once, each on a goroutine of its own.
+	// More than one is for functions that wait for something, as for a network; what one of
+	// them does to the process meets the others, and a crash costs all that run in the worker
+	// at that moment. Processes cannot have more than one. 0 means 1.
+	Concurrency int
+
+	// MaxTasks is how many calls a worker is given before it is replaced. Processes give
+	// each one call, whatever it says. 0 means no limit.
+	MaxTasks int
+
 	// StartTimeout is how long a new process may take to reach Init. 0 means 30
 	// seconds.
 	StartTimeout time.Duration
@@ -66,6 +93,21 @@ func (c PoolConfig) check() (PoolConfig, error) {
 	errs := []error{
 		atLeast0("Workers", c.Workers), atLeast0("Spares", c.Spares), atLeast0("KillGrace", c.KillGrace),
 		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env),
+		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime), atLeast0("MaxCrashes", c.MaxCrashes),
+		atLeast0("Concurrency", c.Concurrency), atLeast0("MaxTasks", c.MaxTasks),
+	}
+	var err error
+	if c.Retry, err = c.Retry.check(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Concurrency > 1 && c.CPUTime > 0 {
+		errs = append(errs, errors.New("CPUTime: with Concurrency above 1 nobody can tell whose CPU time it is; leave one of them out"))
+	}
+	if c.MaxCrashes == 0 {
+		c.MaxCrashes = 3
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = 1
 	}
 	if c.Setup != nil && c.Setup.encode == nil {
 		errs = append(errs, fmt.Errorf("%s: make it with the method With of a registered function", "Setup"))

@@ -13,7 +13,8 @@ type Processes struct{ pool Pool }
 // what is wrong with the configuration is the error of the first call.
 func NewProcesses(cfg PoolConfig) *Processes {
 	p := &Processes{}
-	p.pool.configure(cfg, 1)
+	cfg.MaxTasks = 1
+	p.pool.configure(cfg)
 	return p
 }
 
@@ -29,6 +30,9 @@ func (p *Processes) Window(string) int { return 2 * p.pool.cfg.Workers }
 
 // Shutdown implements [Executor], as [Pool.Shutdown] does.
 func (p *Processes) Shutdown(ctx context.Context) error { return p.pool.Shutdown(ctx) }
+
+// Stop drops the calls that have not begun, and waits for the others, as [Pool.Stop] does.
+func (p *Processes) Stop(ctx context.Context) error { return p.pool.Stop(ctx) }
 
 // Close implements [Executor], as [Pool.Close] does.
 func (p *Processes) Close() error { return p.pool.Close() }

@@ -1,6 +1,10 @@
 package multiproc
 
-import "context"
+import (
+	"context"
+	"slices"
+	"time"
+)
 
 // queue holds the calls that wait for a worker, first in, first out. Calls that
 // come back from a worker that did not start them go to the front again. It is
@@ -8,7 +12,14 @@ import "context"
 type queue struct {
 	front   []span   // came back; in order
 	entries []*entry // in order; the first has calls that were not taken
-	n       int      // calls in all
+	n       int      // calls in all, without those that are put off
+	off     []putOff // calls that are to be run again, later
+}
+
+// putOff is a call that is not to be run before its time.
+type putOff struct {
+	span
+	until time.Time
 }
 
 // entry is a batch that an executor has taken on.
@@ -19,6 +30,7 @@ type entry struct {
 	unwatch func() bool             // stops watching ctx; nil where it does not end
 	next    int                     // first call not taken
 	left    int                     // calls not answered
+	failed  map[int]*attempts       // of calls that have failed and are run again
 	out     int                     // of them, handed to workers
 	cost    *cost                   // of the function's calls
 }
@@ -143,7 +155,32 @@ func (q *queue) remove(e *entry) []span {
 	rest := e.rest()
 	q.n -= calls(rest)
 	q.trim()
+	q.off = slices.DeleteFunc(q.off, func(o putOff) bool {
+		if o.e == e {
+			rest = append(rest, o.span)
+		}
+		return o.e == e
+	})
 	return rest
+}
+
+// due puts the calls back whose time has come, and returns how long it takes until that of
+// the next, or false if there is none.
+func (q *queue) due() (next time.Duration, ok bool) {
+	now := time.Now()
+	q.off = slices.DeleteFunc(q.off, func(o putOff) bool {
+		wait := o.until.Sub(now)
+		if wait <= 0 {
+			q.front = append(q.front, o.span)
+			q.n++
+			return true
+		}
+		if !ok || wait < next {
+			next, ok = wait, true
+		}
+		return false
+	})
+	return next, ok
 }
 
 // removeAll takes out all calls.
@@ -151,6 +188,9 @@ func (q *queue) removeAll() []span {
 	out := q.front
 	for _, e := range q.entries {
 		out = append(out, e.rest()...)
+	}
+	for _, o := range q.off {
+		out = append(out, o.span)
 	}
 	*q = queue{}
 	return out

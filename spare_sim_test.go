@@ -64,7 +64,7 @@ func TestSpareTakesOver(t *testing.T) {
 // more at once than there are.
 func TestSparesAreUsed(t *testing.T) {
 	simulate(t, PoolConfig{Workers: 8, Spares: 3}, func(t *testing.T, s *sim) {
-		s.pool.maxCalls = 1 // as NewProcesses does
+		s.pool.cfg.MaxTasks = 1 // as NewProcesses does
 		s.slowly()
 		if err := s.pool.spares.fill(t.Context()); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,14 @@ type ThreadsConfig struct {
 	// Workers is how many calls run at once. 0 means runtime.GOMAXPROCS(0).
 	Workers int
 
+	// CallTimeout is how long a call may run before its context ends: see [TimeoutError].
+	// That is all that can be done to a goroutine: a call that does not look runs on, and is
+	// waited for; Hard is never true here. 0 means no limit.
+	CallTimeout time.Duration
+
+	// Retry says whether calls that have failed are run again. The zero value means no.
+	Retry Retry
+
 	// Grace is how long Close waits for another call to end before it gives up on
 	// those that run. 0 means 5 seconds.
 	Grace time.Duration
@@ -21,7 +29,9 @@ type ThreadsConfig struct {
 
 // check returns the configuration with its defaults, or everything that is wrong.
 func (c ThreadsConfig) check() (ThreadsConfig, error) {
-	err := errors.Join(atLeast0("Workers", c.Workers), atLeast0("Grace", c.Grace))
+	retry, err := c.Retry.check()
+	c.Retry = retry
+	err = errors.Join(atLeast0("Workers", c.Workers), atLeast0("Grace", c.Grace), atLeast0("CallTimeout", c.CallTimeout), err)
 	if c.Workers == 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -52,17 +62,22 @@ type Threads struct {
 	cfg ThreadsConfig
 	bad error // what is wrong with the configuration
 
+	retries retries
+
 	mu      sync.Mutex
 	queue   queue
 	running map[*thread]struct{} // one for each goroutine
+	stopped bool                 // calls that have not begun are not run any more
+	resume  *time.Timer          // for the next call that is put off
 	drain   drain
 	costs   costs
 }
 
 // thread is a goroutine that runs calls.
 type thread struct {
-	now span // a single call
-	ran int  // calls so far
+	now span            // a single call
+	ctx context.Context // of that, where it is not the batch's
+	ran int             // calls so far
 }
 
 // NewThreads returns an executor on goroutines. It starts nothing; what is wrong
@@ -72,7 +87,10 @@ func NewThreads(cfg ThreadsConfig) *Threads {
 	if err != nil {
 		err = fmt.Errorf("ThreadsConfig: %w", err)
 	}
-	return &Threads{cfg: cfg, bad: err, running: map[*thread]struct{}{}, drain: newDrain()}
+	return &Threads{
+		cfg: cfg, bad: err, retries: retries{Retry: cfg.Retry},
+		running: map[*thread]struct{}{}, drain: newDrain(),
+	}
 }
 
 // Submit implements [Executor].
@@ -85,20 +103,70 @@ func (t *Threads) Submit(b *Batch) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.drain.closing() {
+	if t.stopped || t.drain.closing() {
 		return ErrClosed
 	}
 	if b.Len() == 0 {
 		return nil
 	}
-	t.queue.push(newEntry(b, t.costs.of(b.Func()), true, t.cancelled))
+	e := newEntry(b, t.costs.of(b.Func()), true, t.cancelled)
+	if t.retries.Attempts > 1 || t.cfg.CallTimeout > 0 {
+		b.calls.onFailure(func(i int, err error) (error, bool) { return t.judge(e, i, err) })
+	}
+	t.queue.push(e)
 	t.drain.add(b.Len())
+	t.staff()
+	return nil
+}
+
+// staff starts goroutines for the calls that wait. t.mu is held.
+func (t *Threads) staff() {
 	for n := min(t.queue.n, t.cfg.Workers-len(t.running)); n > 0; n-- {
 		th := &thread{}
 		t.running[th] = struct{}{}
 		go t.work(th) // ends when the queue is empty; waited for in Shutdown
 	}
-	return nil
+}
+
+// judge decides what becomes of a call that has failed.
+func (t *Threads) judge(e *entry, i int, err error) (verdict error, again bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.ctx.Err() != nil {
+		return err, false
+	}
+	for th := range t.running {
+		if th.now == (span{e, i, 1}) && th.ctx != nil && th.ctx.Err() != nil {
+			err = &TimeoutError{CallInfo: e.b.Info(i, 0), Limit: t.cfg.CallTimeout, wrapped: err}
+		}
+	}
+	if t.stopped {
+		return err, false
+	}
+	pause, again := t.retries.again(e, i, err)
+	if again { // this is a new call before the old one is counted as answered
+		e.left++
+		t.drain.add(1)
+		t.queue.off = append(t.queue.off, putOff{span{e, i, 1}, time.Now().Add(pause)})
+		t.resumeCalls()
+	}
+	return err, again
+}
+
+// resumeCalls has the calls run that were put off and whose time has come. t.mu is held.
+func (t *Threads) resumeCalls() {
+	if t.resume != nil {
+		t.resume.Stop()
+		t.resume = nil
+	}
+	if next, ok := t.queue.due(); ok {
+		t.resume = time.AfterFunc(next, func() {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.resumeCalls()
+		})
+	}
+	t.staff()
 }
 
 // threadWindow is the most inputs a worker that a stream pulls ahead on Threads.
@@ -116,13 +184,13 @@ func (t *Threads) cancelled(e *entry) {
 	t.mu.Lock()
 	removed := t.queue.remove(e)
 	t.mu.Unlock()
-	t.drop(removed)
+	t.drop(removed, span.drop)
 }
 
 // drop answers calls that were taken out of the queue.
-func (t *Threads) drop(spans []span) {
+func (t *Threads) drop(spans []span, how func(span)) {
 	for _, s := range spans {
-		s.drop()
+		how(s)
 	}
 	t.mu.Lock()
 	for _, s := range spans {
@@ -152,7 +220,7 @@ func (t *Threads) work(th *thread) {
 		}
 		t.mu.Unlock()
 		if s.e.ctx.Err() == nil && s.e.b.Wanted(s.i) {
-			th.run(s)
+			t.run(th, s)
 		} else {
 			s.drop()
 		}
@@ -161,13 +229,22 @@ func (t *Threads) work(th *thread) {
 }
 
 // run runs a call, and looks at the clock for every sixteenth.
-func (th *thread) run(s span) {
+func (t *Threads) run(th *thread, s span) {
+	ctx := s.e.ctx
+	if limit := t.cfg.CallTimeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+		t.mu.Lock()
+		th.ctx = ctx
+		t.mu.Unlock()
+	}
 	if th.ran++; th.ran%16 != 1 {
-		s.e.b.Run(s.e.ctx, s.i)
+		s.e.b.Run(ctx, s.i)
 		return
 	}
 	began := time.Now()
-	s.e.b.Run(s.e.ctx, s.i)
+	s.e.b.Run(ctx, s.i)
 	s.e.cost.addTime(1, time.Since(began))
 }
 
@@ -176,7 +253,7 @@ func (t *Threads) ended(th *thread) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	th.now.e.end(1)
-	th.now = span{}
+	th.now, th.ctx = span{}, nil
 	t.drain.done(1)
 }
 
@@ -189,6 +266,20 @@ func (t *Threads) Shutdown(ctx context.Context) error { return t.shutdown(ctx, 0
 // with their contexts cancelled.
 func (t *Threads) Close() error { return t.shutdown(context.Background(), t.cfg.Grace) }
 
+// Stop is Shutdown for somebody who cannot wait for what has not begun: calls that wait get
+// ErrClosed at once, those that run are waited for as by Shutdown.
+func (t *Threads) Stop(ctx context.Context) error {
+	if ctx == nil {
+		return errors.New("multiproc: Stop: the context is nil; pass context.Background()")
+	}
+	t.mu.Lock()
+	t.stopped = true
+	queued := t.queue.removeAll()
+	t.mu.Unlock()
+	t.drop(queued, func(s span) { s.fail(0, ErrClosed) })
+	return t.shutdown(ctx, 0)
+}
+
 func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 	if ctx == nil {
 		return errors.New("multiproc: Shutdown: the context is nil; pass context.Background()")
@@ -196,6 +287,9 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
 		t.mu.Lock()
 		queued := t.queue.removeAll()
+		if t.resume != nil {
+			t.resume.Stop()
+		}
 		var running []span
 		for th := range t.running {
 			if th.now.e != nil {
@@ -204,7 +298,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 		}
 		t.mu.Unlock()
 		giveUp(append(running, queued...), func() {})
-		t.drop(queued)
+		t.drop(queued, span.drop)
 		switch {
 		case cause == nil:
 			return nil

@@ -124,7 +124,8 @@ func (w *worker) settle(ended child.Ended, err error) {
 	}
 	w.state, w.flight = stateEnded, nil
 	delete(p.workers, w)
-	p.queue.unpop(back)
+	lost := p.putBack(back) // calls that nobody will run
+	lostTo := ErrClosed
 	if w.overdue != nil {
 		w.overdue.Stop()
 	}
@@ -141,11 +142,9 @@ func (w *worker) settle(ended child.Ended, err error) {
 	} else {
 		w.failure = err
 	}
-	var lost []span // calls that nobody will run
-	lostTo := ErrClosed
 	switch {
 	case p.dead:
-		lost = p.queue.removeAll()
+		lost = append(lost, p.queue.removeAll()...)
 	case w.ended > 0 || len(charged) > 0:
 		p.failures, p.notUntil = 0, time.Time{}
 	case w.killed == "" && !w.stopping: // it died before it ran anything

@@ -407,11 +407,19 @@ func (w *worker) onReturned(m *wire.Frame) error {
 	if err != nil {
 		return err
 	}
+	unwanted := w.takeBack(m.ID, n)
+	w.p.answer(unwanted, func(s span) { s.fail(0, ErrClosed) })
+	return nil
+}
+
+// takeBack notes that the worker gives n calls back, from id on, and returns those that
+// nobody is to run.
+func (w *worker) takeBack(id uint64, n int) (unwanted []span) {
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
 	w.recalling = false
 	var back []span
-	id, end := m.ID, min(m.ID+uint64(n), w.out.said.Load())
+	end := min(id+uint64(n), w.out.said.Load())
 	if len(w.flight) > 0 {
 		id = max(id, w.flight[0].id)
 	}
@@ -430,11 +438,11 @@ func (w *worker) onReturned(m *wire.Frame) error {
 		}
 		id += uint64(max(s.n, 1))
 	}
-	w.p.queue.unpop(back)
+	unwanted = w.p.putBack(back)
 	if len(back) > 0 && w.open > 0 {
 		w.low = 0 // it gets none of them before it has nothing else: they are for others
 	}
 	w.p.staff()
 	w.p.rebalance() // it may have got more calls in the meantime, which could not be asked back
-	return nil
+	return unwanted
 }

@@ -184,8 +184,8 @@ func (w *worker) pick(picked []flying) []flying {
 			share = w.p.share(e)
 		}
 		n := min(w.room(e), share)
-		if w.p.maxCalls > 0 {
-			n = min(n, w.p.maxCalls-w.served)
+		if most := w.p.cfg.MaxTasks; most > 0 {
+			n = min(n, most-w.served)
 		}
 		if n <= 0 {
 			break
@@ -199,7 +199,7 @@ func (w *worker) pick(picked []flying) []flying {
 		w.load += f.est * time.Duration(s.n)
 		e.out += s.n
 		picked = append(picked, f)
-		if w.served += s.n; w.served == w.p.maxCalls {
+		if w.served += s.n; w.served == w.p.cfg.MaxTasks {
 			w.stopping = true
 		}
 	}
