@@ -15,14 +15,15 @@ type callContext struct {
 // innerContext does the work.
 type innerContext struct {
 	context.Context
-	stop context.CancelFunc // nil in that of the worker
+	stop  context.CancelFunc // nil in that of the worker
+	limit *limiter           // in that of the worker: of calls; or nil
 }
 
 // overContext is the context of a call that has ended.
 var overContext = func() *innerContext {
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
-	return &innerContext{ctx, stop}
+	return &innerContext{Context: ctx, stop: stop}
 }()
 
 // cancel ends the context.
@@ -32,14 +33,21 @@ func (c *callContext) cancel() {
 	}
 }
 
+// exceed ends the context of a call that runs.
+func (c *callContext) exceed() { c.real().stop() }
+
 // real returns the context that does the work.
-func (c *callContext) real() context.Context {
+func (c *callContext) real() *innerContext {
 	worker := c.inner.Load()
 	if worker.stop != nil {
 		return worker
 	}
 	inner := &innerContext{}
-	inner.Context, inner.stop = context.WithCancel(worker)
+	if deadline, ok := worker.limit.deadline(); ok {
+		inner.Context, inner.stop = context.WithDeadline(worker, deadline)
+	} else {
+		inner.Context, inner.stop = context.WithCancel(worker)
+	}
 	if !c.inner.CompareAndSwap(worker, inner) { // somebody else was quicker, or the call has ended
 		inner.stop()
 		return c.inner.Load()
@@ -48,10 +56,15 @@ func (c *callContext) real() context.Context {
 }
 
 // The methods of context.Context.
-func (c *callContext) Deadline() (deadline time.Time, ok bool) { return c.inner.Load().Deadline() }
-func (c *callContext) Done() <-chan struct{}                   { return c.real().Done() }
-func (c *callContext) Err() error                              { return c.real().Err() }
-func (c *callContext) Value(key any) any                       { return c.real().Value(key) }
+func (c *callContext) Deadline() (deadline time.Time, ok bool) {
+	if inner := c.inner.Load(); inner.limit == nil {
+		return inner.Deadline()
+	}
+	return c.real().Deadline()
+}
+func (c *callContext) Done() <-chan struct{} { return c.real().Done() }
+func (c *callContext) Err() error            { return c.real().Err() }
+func (c *callContext) Value(key any) any     { return c.real().Value(key) }
 
 // contexts are made for many calls at a time, of consecutive ids.
 type contexts struct {

@@ -11,7 +11,7 @@ import (
 func NewSocketPool(cfg PoolConfig) *Pool {
 	p := NewPool(cfg)
 	p.launch = launch{
-		env: p.cfg.Env, dir: p.cfg.Dir, stdout: p.cfg.Stdout, stderr: p.cfg.Stderr, gomaxprocs: p.cfg.GOMAXPROCS,
+		env: p.cfg.Env, dir: p.cfg.Dir, stdout: p.cfg.Stdout, stderr: p.cfg.Stderr, gomaxprocs: p.cfg.GOMAXPROCS, worker: p.cfg.worker(),
 		connect: transport.NewSocket,
 	}.start
 	return p
@@ -28,7 +28,7 @@ func NewPipePool(cfg PoolConfig) *Pool {
 			defer close(l.ended)
 			defer theirs.Close()
 			if sayHello(theirs) == nil {
-				serve(theirs, func() { theirs.Close() })
+				serve(theirs, p.cfg.worker(), func() { theirs.Close() })
 			}
 		}()
 		return l, nil

@@ -132,6 +132,9 @@ func TestRandomDeaths(t *testing.T) {
 	}
 }
 
+// started is the word that the call has begun.
+func started(id uint64) []byte { return wire.Append(nil, wire.Started, id, nil) }
+
 // script is a worker that answers the first call that it is sent with these frames.
 func script(frames ...[]byte) func(n int, conn transport.Conn) {
 	return func(n int, conn transport.Conn) {

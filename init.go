@@ -18,6 +18,7 @@ import (
 // The environment of a worker.
 const (
 	envWorker = "MULTIPROC_WORKER" // version of the protocol and build; tells Init to serve; removed by it
+	envConfig = "MULTIPROC_CONFIG" // a workerConfig; removed by Init
 	envFiles  = "MULTIPROC_FILES"  // how many descriptors the connection to the parent has; removed by Init
 	envDepth  = "MULTIPROC_DEPTH"  // how many workers are above and including this one; stays
 )
@@ -65,6 +66,8 @@ func Init() {
 	files, _ := strconv.Atoi(os.Getenv(envFiles))
 	os.Unsetenv(envWorker)
 	os.Unsetenv(envFiles)
+	cfg, badConfig := parseWorkerConfig(os.Getenv(envConfig))
+	os.Unsetenv(envConfig)
 	conn, err := transport.Open(fdConn, files)
 	if err != nil {
 		return // the variable was inherited by accident, from a worker that did not come here
@@ -82,6 +85,9 @@ func Init() {
 	if parent != own {
 		fail(&otherBuild{own, parent})
 	}
+	if badConfig != nil {
+		fail(badConfig)
+	}
 	if err := child.Arm(fdConn + uintptr(files)); err != nil {
 		fail(err)
 	}
@@ -92,7 +98,7 @@ func Init() {
 	if err != nil {
 		fail(err)
 	}
-	code, ok := serve(conn, child.KillGroup)
+	code, ok := serve(conn, cfg, child.KillGroup)
 	if !ok {
 		child.KillGroup() // the parent is gone, and with it the reason to exist
 	}
@@ -137,16 +143,19 @@ func build() string {
 }
 
 // workerEnv returns the environment of a worker.
-func workerEnv(extra []string, gomaxprocs, files int) []string {
+func workerEnv(extra []string, gomaxprocs, files int, cfg workerConfig) []string {
 	env := append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(gomaxprocs))
 	for _, kv := range extra {
 		name, _, _ := strings.Cut(kv, "=")
-		if name != envWorker && name != envFiles && name != envDepth {
+		if name != envWorker && name != envConfig && name != envFiles && name != envDepth {
 			env = append(env, kv)
 		}
 	}
 	if _, set := os.LookupEnv("GORACE"); raceDetector && !set {
 		env = append(env, "GORACE=atexit_sleep_ms=0") // or each worker takes a second to end
+	}
+	if s := cfg.String(); s != "" {
+		env = append(env, envConfig+"="+s)
 	}
 	return append(env, envWorker+"="+strconv.Itoa(wire.Version)+" "+build(), envFiles+"="+strconv.Itoa(files), envDepth+"="+strconv.Itoa(depth()+1))
 }

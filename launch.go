@@ -56,6 +56,7 @@ type launch struct {
 	stdout     io.Writer
 	stderr     io.Writer
 	gomaxprocs int
+	worker     workerConfig
 	connect    func() (transport.Conn, []*os.File, error) // nil: transport.New
 }
 
@@ -85,7 +86,7 @@ func (l launch) start() (link, error) {
 	c, err := child.Start(child.Config{
 		Path:   path,
 		Args:   []string{os.Args[0]},
-		Env:    workerEnv(l.env, l.gomaxprocs, len(theirs)),
+		Env:    workerEnv(l.env, l.gomaxprocs, len(theirs), l.worker),
 		Dir:    l.dir,
 		Stdout: l.stdout,
 		Stderr: l.stderr,

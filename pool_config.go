@@ -128,6 +128,11 @@ func (c PoolConfig) check() (PoolConfig, error) {
 	return c, errors.Join(errs...)
 }
 
+// worker returns what the workers have to know.
+func (c PoolConfig) worker() workerConfig {
+	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: c.Concurrency}
+}
+
 const defaultStartTimeout = 30 * time.Second
 
 // checkPlace checks a working directory and additions to an environment.

@@ -28,6 +28,14 @@ type ProcessConfig struct {
 	// the process is killed with everything that it started. 0 means 5 seconds.
 	KillGrace time.Duration
 
+	// CallTimeout is how long the call may run, from its start in the process: see
+	// [TimeoutError]. 0 means no limit.
+	CallTimeout time.Duration
+
+	// CPUTime is how much CPU time the call may take, likewise: see [PoolConfig]. 0 means no
+	// limit.
+	CPUTime time.Duration
+
 	// StartTimeout is how long the process may take to reach Init. 0 means 30
 	// seconds.
 	StartTimeout time.Duration
@@ -60,6 +68,7 @@ func (c ProcessConfig) check() (ProcessConfig, error) {
 		return c.ofSpares()
 	}
 	err := errors.Join(atLeast0("KillGrace", c.KillGrace), atLeast0("StartTimeout", c.StartTimeout),
+		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime),
 		atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env))
 	if c.KillGrace == 0 {
 		c.KillGrace = defaultGrace
@@ -99,7 +108,12 @@ func (c ProcessConfig) ofSpares() (ProcessConfig, error) {
 
 // launch returns how such a process is started.
 func (c ProcessConfig) launch() launch {
-	return launch{env: c.Env, dir: c.Dir, stdout: c.Stdout, stderr: c.Stderr, gomaxprocs: c.GOMAXPROCS}
+	return launch{env: c.Env, dir: c.Dir, stdout: c.Stdout, stderr: c.Stderr, gomaxprocs: c.GOMAXPROCS, worker: c.worker()}
+}
+
+// worker returns what the process has to know.
+func (c ProcessConfig) worker() workerConfig {
+	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: 1}
 }
 
 // get returns a process, and whether it is ready for the call.
@@ -123,6 +137,7 @@ type Process[Out any] struct {
 	sent  bool          // it has the call
 	told  chan struct{} // closed when out and err are known
 	done  chan struct{} // closed when the process has ended
+	over  *exceeded     // the call has exceeded a limit; or nil. Only run and what it calls look at it
 
 	result side
 
@@ -209,6 +224,9 @@ func (p *Process[Out]) tell(out Out, err error) {
 
 // died makes the error of a call that got no answer.
 func (p *Process[Out]) died(err error, ended child.Ended) error {
+	if p.over != nil {
+		return p.over.error(p.info, nil)
+	}
 	var c *CrashError
 	switch {
 	case errors.Is(err, errNoHello) && ended.Signal() == 0:
@@ -246,6 +264,12 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 	}
 	var came *handover.Arrival
 	defer func() { came.Done(1) }()
+	var late *time.Timer // kills a process that does not see to its limit itself
+	defer func() {
+		if late != nil && !late.Stop() && !answered {
+			p.over = &exceeded{limit: p.cfg.CallTimeout}
+		}
+	}()
 	for {
 		m, err := transport.Recv(p.link)
 		if err != nil {
@@ -253,6 +277,14 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 		}
 		switch m.Kind {
 		case wire.Started:
+			if p.cfg.CallTimeout > 0 && late == nil {
+				late = time.AfterFunc(p.cfg.CallTimeout+p.cfg.KillGrace+reaction, func() { p.link.Signal(syscall.SIGKILL) })
+			}
+			continue
+		case wire.Exceeded:
+			if p.over, err = exceededBy(&m, p.cfg.CallTimeout, p.cfg.CPUTime); err != nil {
+				return out, false, err
+			}
 			continue
 		case wire.Handover:
 			came.Done(1)
@@ -271,14 +303,21 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 
 // answer decodes the answer to the call.
 func (p *Process[Out]) answer(m wire.Frame, came *handover.Arrival) (out Out, err error) {
-	_, body, err := wire.SplitRan(m.Body)
+	ran, body, err := wire.SplitRan(m.Body)
 	if err == nil && m.Kind == wire.Result {
 		err = p.result.decode(body, &out, came)
 	}
 	if err == nil && m.Kind == wire.Failed {
 		var f wire.Failure
 		if f, err = wire.DecodeFailure(body); err == nil {
-			return out, errorFrom(p.info, f, nil)
+			err = errorFrom(p.info, f, nil)
+			if p.over == nil && p.cfg.CallTimeout > 0 && ran >= p.cfg.CallTimeout { // see onFailed
+				p.over = &exceeded{limit: p.cfg.CallTimeout}
+			}
+			if p.over != nil {
+				err = p.over.error(p.info, err)
+			}
+			return out, err
 		}
 	}
 	if err != nil {

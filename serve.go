@@ -17,10 +17,14 @@ import (
 // the parent says stop: then it returns the exit code and true. When the parent is
 // gone it returns false. Calls that run are not waited for. kill ends the worker at
 // once; it is called when a call does not end in time after it was cancelled.
-func serve(conn transport.Conn, kill func()) (code int, ok bool) {
+func serve(conn transport.Conn, cfg workerConfig, kill func()) (code int, ok bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s := &server{conn: conn, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
+	s := &server{conn: conn, cfg: cfg, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
+	if s.limiter = newLimiter(s); s.limiter != nil {
+		defer s.limiter.stop()
+		s.base.limit = s.limiter
+	}
 	go s.run()    // ends with ctx, unless a call does not return; then the process ends, which waits for nobody
 	go s.listen() // ends when the connection does; likewise
 	select {
@@ -34,6 +38,7 @@ func serve(conn transport.Conn, kill func()) (code int, ok bool) {
 // server is the worker's side of a connection.
 type server struct {
 	conn transport.Conn
+	cfg  workerConfig
 	kill func()
 	base *innerContext // of all calls
 	more chan struct{} // has an element when queue may have become non-empty
@@ -53,6 +58,7 @@ type server struct {
 	came  *handover.Arrival // with the next frame of calls
 
 	contexts atomic.Pointer[contexts] // of the latest calls
+	limiter  *limiter                 // nil: calls have no limits
 	runner   runner
 }
 
@@ -130,6 +136,8 @@ func (s *server) on(f wire.Frame) (err error) {
 			return err
 		}
 		reply = s.giveBack(n)
+	case wire.Ping:
+		reply = wire.Append(nil, wire.Pong, 0, nil)
 	case wire.Stop:
 		code, err := wire.Number(f.Body)
 		if err != nil {
@@ -250,15 +258,20 @@ func (s *server) stop(id uint64, n int, grace time.Duration) (reply []byte) {
 	if ctx := s.contexts.Load().at(w.id + uint64(next-1)); ctx != nil {
 		ctx.cancel()
 	}
+	s.killLater(grace, func() bool { return s.now == w && w.hold(next) }) // then nothing else runs, and nothing else will
+	return reply
+}
+
+// killLater ends the worker after the grace if the call still runs then. still, which is
+// called with s.mu held, says so and keeps other calls from being started.
+func (s *server) killLater(grace time.Duration, still func() bool) {
 	time.AfterFunc(grace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.now == w && w.hold(next) { // so nothing else runs, and nothing else will
+		if still() {
 			s.kill()
-			w.release()
 		}
 	})
-	return reply
 }
 
 // prune drops work from the queue of which nothing is left. s.mu is held.

@@ -114,13 +114,13 @@ func (s *server) run() {
 // started, if it has.
 func (s *server) answer(started bool) error {
 	r := &s.runner
-	how := transport.Now
+	how, begins := transport.Now, started
 	if started {
 		how = transport.Soon
 	}
 	out := r.buf
 	if len(out) > 0 {
-		ran := r.watch.lap(r.fresh || !started)
+		ran := r.watch.lap(r.fresh || !started || s.limiter != nil)
 		wire.PutRan(out, 0, ran)
 		r.fresh = false
 		switch {
@@ -149,6 +149,9 @@ func (s *server) answer(started bool) error {
 	var err error
 	if len(out) > 0 {
 		err = s.conn.Send(out, nil, how)
+	}
+	if s.limiter != nil {
+		s.limiter.next(begins, r.id)
 	}
 	if cap(r.buf) > 1<<20 { // do not keep the memory of a large result
 		r.buf = nil

@@ -28,6 +28,7 @@ type sim struct {
 	worker   func(n int, conn transport.Conn) // what worker n does; nil: serve
 	parent   func(n int, conn transport.Conn) transport.Conn
 	began    time.Time
+	last     *simLink      // of the worker started last
 	released chan struct{} // closed at the end, for calls that do not look at their contexts
 }
 
@@ -67,6 +68,8 @@ type simTask struct {
 	X    int
 	Time time.Duration // how long it takes
 	Deaf bool          // whether it goes on when its context ends
+	Fail int           // how often calls of X fail
+	Die  bool          // whether it kills its worker
 }
 
 // simCall takes its time and returns X squared.
@@ -78,6 +81,16 @@ var simCall = Register("sim.call", func(ctx context.Context, task simTask) (int,
 	s := v.(*sim)
 	s.note(task.X, "begins")
 	defer s.note(task.X, "ends")
+	if task.Die {
+		s.mu.Lock()
+		last := s.last
+		s.mu.Unlock()
+		last.theirs.Close()
+		<-ctx.Done()
+	}
+	if begun := len(s.notesOf("begins")); begun <= task.Fail {
+		return 0, errors.New("it fails")
+	}
 	if task.Time > 0 {
 		timer := time.NewTimer(task.Time)
 		defer timer.Stop()
@@ -127,6 +140,18 @@ func (s *sim) begun() (xs []int) {
 }
 
 // started returns when workers were started.
+// notesOf returns when something was noted.
+func (s *sim) notesOf(what string) (times []time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.notes {
+		if n.what == what {
+			times = append(times, n.at)
+		}
+	}
+	return times
+}
+
 func (s *sim) started() []time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,15 +180,19 @@ func (s *sim) start() (link, error) {
 			return
 		}
 		if sayHello(theirs) == nil {
-			serveSim(theirs)
+			serve(theirs, s.pool.cfg.worker(), func() { theirs.Close() })
 		}
 	}()
-	return &simLink{Conn: ours, theirs: theirs, pid: 1000 + n}, nil
+	l := &simLink{Conn: ours, theirs: theirs, pid: 1000 + n}
+	s.mu.Lock()
+	s.last = l
+	s.mu.Unlock()
+	return l, nil
 }
 
 // serveSim serves until the worker is told to end, or kills itself.
 func serveSim(conn transport.Conn) (code int, ok bool) {
-	return serve(conn, func() { conn.Close() })
+	return serve(conn, workerConfig{concurrency: 1}, func() { conn.Close() })
 }
 
 // sayHello does what Init does before it serves.

@@ -37,6 +37,8 @@ type worker struct {
 	stopping  bool          // gets no more calls, and is told to stop after the last one
 	stopSent  time.Time     // when it was told, or zero
 	overdue   *time.Timer   // to look whether it does what it was told
+	lookAt    time.Time     // when that is due
+	late      bool          // it was killed as a call exceeded CallTimeout
 }
 
 type workerState int
@@ -108,7 +110,7 @@ func (w *worker) run() {
 func (w *worker) settle(ended child.Ended, err error) {
 	p := w.p
 	w.in.mu.Lock()
-	running := w.in.running
+	running, over := w.in.running, w.in.over
 	w.in.came.Done(1)
 	w.in.came = nil
 	w.in.mu.Unlock()
@@ -133,6 +135,9 @@ func (w *worker) settle(ended child.Ended, err error) {
 	if w.link != nil {
 		pid = w.link.PID()
 	}
+	if w.late {
+		over = &exceeded{limit: p.cfg.CallTimeout}
+	}
 	died := crash(ended, w.killed)
 	if w.killed == "" && wasReady && err != nil && !hungUp(err) {
 		died.Reason = "protocol error: " + err.Error()
@@ -155,6 +160,8 @@ func (w *worker) settle(ended child.Ended, err error) {
 	p.answer(charged, func(s span) {
 		if s.e.ctx.Err() != nil {
 			s.drop() // its end was wanted
+		} else if over != nil {
+			s.e.b.calls.fail(s.i, over.error(s.e.b.Info(s.i, pid), nil))
 		} else {
 			s.fail(pid, died)
 		}
@@ -189,23 +196,33 @@ const reaction = 250 * time.Millisecond
 // watch looks after a while whether the worker has done what it was told, in what it has
 // said by then: a slow parent is not the worker's fault. p.mu is held.
 func (w *worker) watch(wait time.Duration) {
+	at := time.Now().Add(wait)
 	if w.overdue != nil {
+		if at.Before(w.lookAt) {
+			w.lookAt = at
+			w.overdue.Reset(wait)
+		}
 		return
 	}
-	w.overdue = time.AfterFunc(wait, func() {
+	w.lookAt = at
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
 		w.in.mu.Lock()
 		more := w.takeOver(0)
 		w.in.mu.Unlock()
 		w.p.mu.Lock()
-		w.overdue = nil
-		if next := w.checkOverdue(); next > 0 {
-			w.watch(next)
+		if w.overdue == timer {
+			w.overdue = nil
+			if next := w.checkOverdue(); next > 0 {
+				w.watch(next)
+			}
 		}
 		w.p.mu.Unlock()
 		if more {
 			w.catchUp() // receive has not been asked to be woken
 		}
 	})
+	w.overdue = timer
 }
 
 // checkOverdue kills the worker if it has not done what it was told, and returns when
@@ -228,10 +245,21 @@ func (w *worker) checkOverdue() (next time.Duration) {
 	if !w.stopSent.IsZero() {
 		look(w.stopSent, "stop")
 	}
+	if w.in.known != 0 && w.p.cfg.CallTimeout > 0 {
+		limit = w.callLimit()
+		look(w.since, "end a call")
+		w.late = w.killed != ""
+	}
 	if w.state == stateEnded || w.killed != "" {
 		return 0
 	}
 	return next
+}
+
+// callLimit is how long after the start of a call it is clear that the worker does not see
+// to its limit.
+func (w *worker) callLimit() time.Duration {
+	return w.p.cfg.CallTimeout + w.p.cfg.KillGrace + reaction
 }
 
 // stop lets the process end once it has no calls. p.mu is held.

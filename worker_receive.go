@@ -92,6 +92,7 @@ type incoming struct {
 	frame   wire.Frame // scratch of take
 	broken  error      // what it said that it must not
 	running uint64     // the call that it runs, or 0
+	over    *exceeded  // that call has exceeded a limit; or nil
 	known   uint64     // the same, as of the last pass
 	untold  int        // calls of which is not known how long they took
 
@@ -215,6 +216,10 @@ func (w *worker) on(m *wire.Frame) error {
 		w.in.came.Done(1)
 		w.in.came = takeIn(w.link, *m)
 		return nil
+	case wire.Exceeded:
+		return w.onExceeded(m)
+	case wire.Pong:
+		return nil
 	case wire.Returned:
 		if err := w.pass(); err != nil {
 			return err
@@ -233,6 +238,7 @@ func (w *worker) answered(id uint64, m *wire.Frame) error {
 	if w.in.running = 0; m.Next {
 		w.in.running = id + 1
 	}
+	w.in.over = nil
 	return nil
 }
 
@@ -276,6 +282,7 @@ func (w *worker) onShort(results [][]byte) error {
 }
 
 func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) error {
+	over := w.in.over
 	if err := w.answered(m.ID, m); err != nil {
 		return err
 	}
@@ -290,9 +297,50 @@ func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) erro
 		return fmt.Errorf("answer to call %d, which the worker does not have", m.ID)
 	}
 	w.told(s.e, 1, ran, len(failure))
-	s.e.b.ReturnFailure(s.i, w.link.PID(), failure)
+	err := s.e.b.failure(s.i, w.link.PID(), failure)
+	if over == nil && w.p.cfg.CallTimeout > 0 && ran >= w.p.cfg.CallTimeout { // it was quicker than the word of that
+		over = &exceeded{limit: w.p.cfg.CallTimeout}
+	}
+	if over != nil {
+		err = over.error(s.e.b.Info(s.i, w.link.PID()), err)
+	}
+	s.e.b.calls.fail(s.i, err)
 	w.settled(landed{span: s})
 	return nil
+}
+
+// exceeded is a limit that a call has exceeded.
+type exceeded struct {
+	limit time.Duration
+	cpu   bool
+}
+
+// error returns the error of a call that was told so and returned err; nil: did not return.
+func (x *exceeded) error(at CallInfo, err error) error {
+	return &TimeoutError{CallInfo: at, Limit: x.limit, CPU: x.cpu, Hard: err == nil, wrapped: err}
+}
+
+// exceededBy reads an Exceeded frame of a worker that has these limits.
+func exceededBy(m *wire.Frame, timeout, cpuTime time.Duration) (*exceeded, error) {
+	what, err := wire.Number(m.Body)
+	switch {
+	case err != nil:
+		return nil, err
+	case what == exceededTime && timeout > 0:
+		return &exceeded{timeout, false}, nil
+	case what == exceededCPU && cpuTime > 0:
+		return &exceeded{cpuTime, true}, nil
+	}
+	return nil, fmt.Errorf("call %d exceeded a limit that there is not", m.ID)
+}
+
+func (w *worker) onExceeded(m *wire.Frame) error {
+	if m.ID == 0 || m.ID != w.in.running {
+		return fmt.Errorf("call %d exceeded a limit, but does not run", m.ID)
+	}
+	over, err := exceededBy(m, w.p.cfg.CallTimeout, w.p.cfg.CPUTime)
+	w.in.over = over
+	return err
 }
 
 // told notes what calls have cost.
@@ -334,6 +382,9 @@ func (w *worker) pass() (err error) {
 			err = fmt.Errorf("call %d started, which the worker does not have to start", now)
 		}
 		w.since, w.in.known = time.Now(), now
+		if limit := w.p.cfg.CallTimeout; limit > 0 && now != 0 {
+			w.watch(w.callLimit())
+		}
 	}
 	w.p.mu.Unlock()
 	if len(ls) > 0 {

@@ -29,7 +29,7 @@ package wire
 
 // Version is the version of the protocol, sent in the worker's environment and
 // in its [Hello]. A parent and a worker of different versions refuse each other.
-const Version = 3
+const Version = 4
 
 // Kind tells what a frame means.
 type Kind uint8
@@ -54,13 +54,16 @@ const (
 	Returned Kind = 8  // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
 	Stop     Kind = 9  // parent to worker; body: exit code (uvarint): exit now
 	Call     Kind = 10 // parent to worker; id; body: length of name (uvarint), name, CBOR argument, a byte: 1, or 0 if the argument is not complete, as nobody wants the call any more: it is to be given back
+	Exceeded Kind = 13 // worker to parent; id; body: uvarint 0 or 1: the call that runs has exceeded its limit of time, or of CPU time; its context has ended
+	Ping     Kind = 14 // parent to worker; no body: say Pong
+	Pong     Kind = 15 // worker to parent; no body
 	Handover Kind = 11 // both ways; id: 0, or 1 where a message with descriptors has been sent beside the frames, for what the next frame of calls or answer says
 )
 
 var kindNames = [...]string{
 	Hello: "hello", Calls: "calls", Started: "started", Result: "result", Failed: "failed",
 	Cancel: "cancel", Recall: "recall", Returned: "returned", Stop: "stop", Call: "call",
-	Handover: "handover",
+	Handover: "handover", Exceeded: "exceeded", Ping: "ping", Pong: "pong",
 }
 
 // String returns the name of the kind, or "unknown".
@@ -71,4 +74,4 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-func (k Kind) known() bool { return int(k) < len(kindNames) && k > 0 }
+func (k Kind) known() bool { return int(k) < len(kindNames) && kindNames[k] != "" }
