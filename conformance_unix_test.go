@@ -20,6 +20,15 @@ var (
 		Open:    func(o proctest.Options) multiproc.Executor { return multiproc.NewSocketPool(quiet(o)) },
 		Crashes: true, Reuses: true, Setup: true, NoMemory: true,
 	}
+	concurrent = proctest.Subject{
+		Name: "pool whose workers run several calls at once",
+		Open: func(o proctest.Options) multiproc.Executor {
+			cfg := quiet(o)
+			cfg.Workers, cfg.Concurrency = 1, o.Workers
+			return multiproc.NewPool(cfg)
+		},
+		Reuses: true, Setup: true,
+	}
 	pipes = proctest.Subject{
 		Name:   "pool within this process",
 		Open:   func(o proctest.Options) multiproc.Executor { return multiproc.NewPipePool(quiet(o)) },
@@ -41,16 +50,17 @@ var (
 	}
 )
 
-func TestPool(t *testing.T)      { proctest.Conformance(t, pool) }
-func TestSockets(t *testing.T)   { proctest.Conformance(t, sockets) }
-func TestPipes(t *testing.T)     { proctest.Conformance(t, pipes) }
-func TestProcesses(t *testing.T) { proctest.Conformance(t, processes) }
-func TestSpares(t *testing.T)    { proctest.Conformance(t, spares) }
+func TestPool(t *testing.T)       { proctest.Conformance(t, pool) }
+func TestSockets(t *testing.T)    { proctest.Conformance(t, sockets) }
+func TestConcurrent(t *testing.T) { proctest.Conformance(t, concurrent) }
+func TestPipes(t *testing.T)      { proctest.Conformance(t, pipes) }
+func TestProcesses(t *testing.T)  { proctest.Conformance(t, processes) }
+func TestSpares(t *testing.T)     { proctest.Conformance(t, spares) }
 
 // TestAlike runs random histories on all executors.
 func TestAlike(t *testing.T) {
 	t.Parallel()
-	proctest.Histories(t, threads, pool, sockets, pipes, processes, spares)
+	proctest.Histories(t, threads, pool, concurrent, sockets, pipes, processes, spares)
 }
 
 // quiet is a pool's configuration for calls that crash.

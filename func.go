@@ -2,6 +2,7 @@ package multiproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -246,6 +247,17 @@ func (f *Func[In, Out]) With(in In) *Setup {
 		}
 		return encode(dst, &in, f.in, "argument", p)
 	}}
+}
+
+// frame returns the call as a frame, with id 0.
+func (s *Setup) frame() ([]byte, error) {
+	var parcel handover.Parcel
+	defer parcel.Release()
+	buf, err := singleCall(0, s.name, s.encode, &parcel)
+	if err == nil && !parcel.Empty() {
+		err = errors.New("the argument holds shared memory")
+	}
+	return buf, err
 }
 
 // Call runs the function on in and waits for the result.

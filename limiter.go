@@ -35,7 +35,7 @@ var epoch = time.Now()
 
 // newLimiter returns nil where there is no limit.
 func newLimiter(s *server) *limiter {
-	if !s.cfg.limited() {
+	if !s.cfg.limited() || s.cfg.concurrency > 1 {
 		return nil
 	}
 	l := &limiter{s: s}

@@ -63,7 +63,7 @@ func TestResultAfterTimeout(t *testing.T) {
 
 // TestCallTimeoutFrozen has the worker freeze during a call: its parent sees to the limit.
 func TestCallTimeoutFrozen(t *testing.T) {
-	simulate(t, PoolConfig{Workers: 1, CallTimeout: time.Minute, KillGrace: time.Second}, func(t *testing.T, s *sim) {
+	simulate(t, PoolConfig{Workers: 1, CallTimeout: time.Minute, KillGrace: time.Second, Heartbeat: -1}, func(t *testing.T, s *sim) {
 		s.worker = script(started(1))
 		_, err := simCall.Call(t.Context(), s.pool, s.task(1, 0))
 		if e, ok := errors.AsType[*TimeoutError](err); !ok || !e.Hard {

@@ -98,7 +98,7 @@ func takeIn(conn transport.Conn, m wire.Frame) *handover.Arrival {
 
 // roomForMemory is room for calls with shared memory.
 func (w *worker) roomForMemory(e *entry) int {
-	if w.open > 0 {
+	if w.open >= w.p.cfg.Concurrency {
 		return 0
 	}
 	n := e.b.Size()

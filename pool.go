@@ -20,12 +20,14 @@ import (
 // A Pool must be closed, or its workers stay as long as the program. They do not
 // outlive it, however it ends.
 type Pool struct {
-	cfg     PoolConfig
-	bad     error // what is wrong with the configuration
-	launch  launcher
-	ready   func() error // why workers cannot be started at all, if so
-	spares  *Spares      // which become workers
-	retries retries
+	cfg      PoolConfig
+	bad      error // what is wrong with the configuration
+	launch   launcher
+	ready    func() error // why workers cannot be started at all, if so
+	spares   *Spares      // which become workers
+	retries  retries
+	teardown []byte // the frame of that call, or nil
+	latency  histogram
 
 	mu       sync.Mutex
 	queue    queue
@@ -33,6 +35,10 @@ type Pool struct {
 	costs    costs
 	turns    uint64 // how often a worker was handed calls
 	drain    drain
+	hired    int           // workers so far
+	answered uint64        // calls so far
+	retried  uint64        // of them, those that were run again
+	lastSeen mark          // of Snapshot
 	stopped  bool          // calls that no worker has begun are not run any more
 	dead     bool          // workers are not replaced any more
 	gone     chan struct{} // closed when dead and no worker is left
@@ -41,6 +47,8 @@ type Pool struct {
 	retry    *time.Timer   // for then
 	resume   *time.Timer   // for the next call that is put off
 	balance  *time.Timer   // for another look at who could help whom
+	pulse    *time.Timer   // for asking workers for a sign of life
+	care     *time.Timer   // for a look at who is to be replaced
 	changed  chan struct{} // closed and replaced when a worker has become ready or ended
 }
 
@@ -62,6 +70,12 @@ func (p *Pool) configure(cfg PoolConfig) {
 	p.retries = retries{cfg.Retry, cfg.MaxCrashes}
 	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS, worker: cfg.worker()}.start
 	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout)
+	if cfg.Teardown != nil && p.bad == nil {
+		if p.teardown, err = cfg.Teardown.frame(); err != nil {
+			p.bad = fmt.Errorf("PoolConfig: Teardown: %w", err)
+		}
+	}
+	p.lastSeen.at = time.Now()
 	p.workers, p.changed, p.drain = map[*worker]struct{}{}, make(chan struct{}), newDrain()
 }
 
@@ -160,7 +174,7 @@ func (p *Pool) Submit(b *Batch) error {
 	}
 	cost := p.costs.of(b.Func())
 	e := newEntry(b, cost, false, p.cancelled)
-	if p.retries.Attempts > 1 {
+	if p.retries.Attempts > 1 || p.cfg.Observe != nil {
 		b.calls.onFailure(func(i int, err error) (error, bool) { return p.judge(e, i, err) })
 	}
 	p.queue.push(e)
@@ -189,7 +203,7 @@ func (p *Pool) Submit(b *Batch) error {
 // be looking out for the next. p.mu is held.
 func (p *Pool) idle() (last *worker) {
 	for w := range p.workers {
-		if w.state == stateReady && w.open == 0 && !w.stopping && (last == nil || w.turn > last.turn) {
+		if w.state == stateReady && w.open == 0 && !w.stopping && !w.stands() && (last == nil || w.turn > last.turn) {
 			last = w
 		}
 	}
@@ -223,6 +237,13 @@ func (p *Pool) cancelled(e *entry) {
 
 // judge decides what becomes of a call that has failed.
 func (p *Pool) judge(e *entry, i int, err error) (verdict error, again bool) {
+	defer func() {
+		if again {
+			p.observe(Event{Kind: CallRetried, PID: callInfo(err).PID, Err: err})
+		} else if at := callInfo(err); at != nil {
+			p.observe(Event{Kind: CallFailed, PID: at.PID, Err: err})
+		}
+	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopped || p.dead || e.ctx.Err() != nil {
@@ -231,6 +252,7 @@ func (p *Pool) judge(e *entry, i int, err error) (verdict error, again bool) {
 	pause, again := p.retries.again(e, i, err)
 	if again { // this is a new call before the old one is counted as answered
 		e.left++
+		p.retried++
 		p.drain.add(1)
 		p.queue.off = append(p.queue.off, putOff{span{e, i, 1}, time.Now().Add(pause)})
 		p.resumeCalls()

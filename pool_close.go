@@ -140,7 +140,7 @@ func (p *Pool) checkGone() {
 }
 
 func (p *Pool) stopTimers() {
-	for _, t := range []*time.Timer{p.retry, p.resume, p.balance} {
+	for _, t := range []*time.Timer{p.retry, p.resume, p.balance, p.pulse, p.care} {
 		if t != nil {
 			t.Stop()
 		}

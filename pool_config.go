@@ -50,6 +50,24 @@ type PoolConfig struct {
 	// each one call, whatever it says. 0 means no limit.
 	MaxTasks int
 
+	// MaxAge is how long a worker is used before it is replaced, between two calls. The next
+	// one is started first, so that there is no gap. 0 means no limit.
+	MaxAge time.Duration
+
+	// MaxRSS is how much memory a worker may keep between calls, in bytes: one whose resident
+	// memory exceeds that is replaced as for MaxAge. It is looked at ten times a second while
+	// there are calls. Linux only. 0 means no limit.
+	MaxRSS int64
+
+	// IdleTimeout is how long a worker without calls is kept. 0 means for ever.
+	IdleTimeout time.Duration
+
+	// Heartbeat is how often a worker that has calls is asked for a sign of life, which it
+	// gives whatever its calls do. One that gives none for three times as long, as it is
+	// stopped or stuck, is killed as if it had crashed. 0 means 5 seconds; less than 0 means
+	// never, as for a debugger that stops workers.
+	Heartbeat time.Duration
+
 	// StartTimeout is how long a new process may take to reach Init. 0 means 30
 	// seconds.
 	StartTimeout time.Duration
@@ -64,6 +82,18 @@ type PoolConfig struct {
 	// Setup is called in each worker before its first call: see [Func.With]. While
 	// it fails no call is run; calls that wait get its error. nil means none.
 	Setup *Setup
+
+	// Teardown is called in each worker after its last call, when it is ended in an orderly
+	// way: by Close, Shutdown or Stop, or as it is replaced for its age and the like. It is not
+	// called in a worker that is killed or dies, nor in a spare that was never used. It may
+	// take KillGrace. Its argument cannot hold shared memory. Made by [Func.With]; nil means
+	// none.
+	Teardown *Setup
+
+	// Observe is called with what happens to workers and calls: see [Event]. It is called by
+	// the goroutines that serve the workers, possibly by several at once, and holds them up: it
+	// must not block, nor use the pool. nil means that nobody is told.
+	Observe func(Event)
 
 	// GOMAXPROCS is how many threads of each worker may run Go code at once. 0
 	// means runtime.GOMAXPROCS(0)/Workers, at least 1.
@@ -94,7 +124,8 @@ func (c PoolConfig) check() (PoolConfig, error) {
 		atLeast0("Workers", c.Workers), atLeast0("Spares", c.Spares), atLeast0("KillGrace", c.KillGrace),
 		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env),
 		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime), atLeast0("MaxCrashes", c.MaxCrashes),
-		atLeast0("Concurrency", c.Concurrency), atLeast0("MaxTasks", c.MaxTasks),
+		atLeast0("Concurrency", c.Concurrency), atLeast0("MaxTasks", c.MaxTasks), atLeast0("MaxAge", c.MaxAge),
+		atLeast0("MaxRSS", c.MaxRSS), atLeast0("IdleTimeout", c.IdleTimeout),
 	}
 	var err error
 	if c.Retry, err = c.Retry.check(); err != nil {
@@ -102,6 +133,13 @@ func (c PoolConfig) check() (PoolConfig, error) {
 	}
 	if c.Concurrency > 1 && c.CPUTime > 0 {
 		errs = append(errs, errors.New("CPUTime: with Concurrency above 1 nobody can tell whose CPU time it is; leave one of them out"))
+	}
+	if c.Teardown != nil && c.Teardown.encode == nil {
+		errs = append(errs, fmt.Errorf("%s: make it with the method With of a registered function", "Teardown"))
+		c.Teardown = nil
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 5 * time.Second
 	}
 	if c.MaxCrashes == 0 {
 		c.MaxCrashes = 3

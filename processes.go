@@ -1,6 +1,9 @@
 package multiproc
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Processes runs each call in a process of its own, a number of them at a time:
 // nothing that a call leaves behind, in memory or elsewhere in its process, meets
@@ -15,6 +18,9 @@ func NewProcesses(cfg PoolConfig) *Processes {
 	p := &Processes{}
 	cfg.MaxTasks = 1
 	p.pool.configure(cfg)
+	if cfg.Concurrency > 1 {
+		p.pool.bad = errors.Join(p.pool.bad, errors.New("PoolConfig: Concurrency: each call of Processes has a process of its own; raise Workers"))
+	}
 	return p
 }
 

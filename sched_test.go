@@ -181,7 +181,7 @@ func (d *drowsy) Wait(limit time.Duration) error {
 // TestSlowParent has a call end in time whose context has ended, but its parent does not
 // get to hear of it: that is not the worker's fault.
 func TestSlowParent(t *testing.T) {
-	simulate(t, PoolConfig{Workers: 1, KillGrace: 5 * time.Second}, func(t *testing.T, s *sim) {
+	simulate(t, PoolConfig{Workers: 1, KillGrace: 5 * time.Second, Heartbeat: -1}, func(t *testing.T, s *sim) {
 		d := &drowsy{awake: make(chan struct{})}
 		s.parent = func(_ int, conn transport.Conn) transport.Conn {
 			d.Conn = conn

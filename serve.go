@@ -21,11 +21,17 @@ func serve(conn transport.Conn, cfg workerConfig, kill func()) (code int, ok boo
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s := &server{conn: conn, cfg: cfg, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
-	if s.limiter = newLimiter(s); s.limiter != nil {
-		defer s.limiter.stop()
-		s.base.limit = s.limiter
+	if cfg.concurrency > 1 {
+		s.running = map[uint64]*runner{}
+		s.idle.Store(true) // whatever comes, somebody waits for it
+		go s.runMany()     // ends with ctx
+	} else {
+		if s.limiter = newLimiter(s); s.limiter != nil {
+			defer s.limiter.stop()
+			s.base.limit = s.limiter
+		}
+		go s.run() // ends with ctx, unless a call does not return; then the process ends, which waits for nobody
 	}
-	go s.run()    // ends with ctx, unless a call does not return; then the process ends, which waits for nobody
 	go s.listen() // ends when the connection does; likewise
 	select {
 	case code = <-s.over:
@@ -51,11 +57,15 @@ type server struct {
 	frame     wire.Frame // that was taken
 	broken    error      // why no more are
 
-	mu    sync.Mutex
-	now   *work             // the work of the call that runs, the last one of it that was started; nil: none runs
-	queue []*work           // not started, in the order in which they came
-	slab  []byte            // what came is copied to its end
-	came  *handover.Arrival // with the next frame of calls
+	mu      sync.Mutex
+	now     *work              // the work of the call that runs, the last one of it that was started; nil: none runs
+	queue   []*work            // not started, in the order in which they came
+	slab    []byte             // what came is copied to its end
+	came    *handover.Arrival  // with the next frame of calls
+	leaving *int               // exit code, when the parent has said to end after the last call; or nil
+	running map[uint64]*runner // the calls that run, where that can be several
+
+	answering sync.Mutex // held by a call that answers, where several run
 
 	contexts atomic.Pointer[contexts] // of the latest calls
 	limiter  *limiter                 // nil: calls have no limits
@@ -139,12 +149,18 @@ func (s *server) on(f wire.Frame) (err error) {
 	case wire.Ping:
 		reply = wire.Append(nil, wire.Pong, 0, nil)
 	case wire.Stop:
-		code, err := wire.Number(f.Body)
+		code, rest, err := wire.SplitNumber(f.Body)
 		if err != nil {
 			return err
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.leaving = &code; len(rest) == 0 {
+			s.queue = nil // it is not waited for
+			s.leave()
+		}
 		select {
-		case s.over <- code:
+		case s.more <- struct{}{}: // for whoever waits for more: there is nothing more
 		default:
 		}
 	default:
@@ -246,6 +262,7 @@ func (s *server) stop(id uint64, n int, grace time.Duration) (reply []byte) {
 		cut(s.queue[i], i+1)
 	}
 	s.prune()
+	s.stopMany(id, n, grace)
 	w := s.now
 	if w == nil {
 		return reply

@@ -23,8 +23,12 @@ type runner struct {
 	tail  wire.Tail    // what buf goes on with, or nil
 	short bool         // it is a Result that may be sent in the short form
 	bag   luggage      // of the last call
-	watch stopwatch
-	waits patience
+
+	// Where several run at once:
+	began     time.Time // when the call did
+	answering bool      // it has the server's lock of that name
+	watch     stopwatch
+	waits     patience
 }
 
 // next ends the call that ran and starts the next one, if there is one. It does not wait.
@@ -83,6 +87,9 @@ func (s *server) claim(w *work) bool {
 // the next begins.
 func (s *server) run() {
 	r := &s.runner
+	if r.watch.since.IsZero() { // calls may be there before anybody waits for them
+		r.watch.start()
+	}
 	ended := false
 	defer func() {
 		if !ended { // the function called runtime.Goexit
@@ -100,7 +107,7 @@ func (s *server) run() {
 			break
 		}
 		if ok {
-			s.call()
+			s.call(r)
 			continue
 		}
 		if !s.wait() {
@@ -168,6 +175,9 @@ func (s *server) wait() bool {
 		return true // they are there, or were and have been run
 	default:
 	}
+	s.mu.Lock()
+	s.leave()
+	s.mu.Unlock()
 	s.idle.Store(true)
 	defer s.idle.Store(false)
 	more, _ := s.take(r.waits.begin())
@@ -192,9 +202,8 @@ func (s *server) mute(err error) {
 	s.kill()
 }
 
-// call runs the call and leaves the frame that answers it in buf and tail.
-func (s *server) call() {
-	r := &s.runner
+// call runs the call of r and leaves the frame that answers it in buf and tail.
+func (s *server) call(r *runner) {
 	f := r.work.f
 	r.bag.came = r.work.came
 	if f == nil {
@@ -213,7 +222,11 @@ func (s *server) call() {
 				r.tail = tail
 			}
 		}
-		if err == nil {
+		if err == nil && !r.bag.goes.Empty() {
+			if s.running != nil { // what is said of it must stand right before the answer
+				s.answering.Lock()
+				r.answering = true
+			}
 			err = s.sendMemory(&r.bag.goes)
 		}
 		if err != nil {

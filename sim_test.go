@@ -69,7 +69,7 @@ type simTask struct {
 	Time time.Duration // how long it takes
 	Deaf bool          // whether it goes on when its context ends
 	Fail int           // how often calls of X fail
-	Die  bool          // whether it kills its worker
+	Die  bool          // whether it kills its worker after that time
 }
 
 // simCall takes its time and returns X squared.
@@ -82,6 +82,7 @@ var simCall = Register("sim.call", func(ctx context.Context, task simTask) (int,
 	s.note(task.X, "begins")
 	defer s.note(task.X, "ends")
 	if task.Die {
+		<-time.After(task.Time)
 		s.mu.Lock()
 		last := s.last
 		s.mu.Unlock()

@@ -28,6 +28,8 @@ func (p *Pool) staffBut(self *worker) {
 			if leaving++; leaving <= p.cfg.Workers {
 				continue
 			}
+		case w.stands():
+			continue
 		case w.state == stateStarting:
 			coming++
 		case w.open == 0:
@@ -35,6 +37,8 @@ func (p *Pool) staffBut(self *worker) {
 			if p.queue.n > 0 && w != self {
 				w.poke()
 			}
+		case w.open < p.cfg.Concurrency && p.queue.n > 0:
+			w.poke()
 		}
 		live++
 	}
@@ -116,7 +120,7 @@ func (p *Pool) rebalance() {
 	}
 	idle, victim, most, live := false, (*worker)(nil), 0, 0
 	for w := range p.workers {
-		if w.stopping || w.state == stateEnded {
+		if w.stopping || w.state == stateEnded || w.stands() {
 			continue
 		}
 		if live++; w.state == stateStarting {
@@ -124,7 +128,7 @@ func (p *Pool) rebalance() {
 		}
 		if w.open == 0 {
 			idle = true
-		} else if n := w.open - 1; n > most && !w.recalling {
+		} else if n := w.open - p.cfg.Concurrency; n > most && !w.recalling {
 			victim, most = w, n
 		}
 	}

@@ -43,7 +43,7 @@ func (c ThreadsConfig) check() (ThreadsConfig, error) {
 
 const defaultGrace = 5 * time.Second
 
-func atLeast0[T int | time.Duration](field string, v T) error {
+func atLeast0[T int | int64 | time.Duration](field string, v T) error {
 	if v < 0 {
 		return fmt.Errorf("%s is %v; it must not be negative (0 means the default)", field, v)
 	}

@@ -19,26 +19,36 @@ type worker struct {
 
 	// Guarded by p.mu.
 	state     workerState
-	link      link          // nil until the process has started
-	failure   error         // why it never became ready
-	killed    string        // why multiproc killed it, if it did
-	flight    []flying      // calls handed to it and not answered, in the order of their ids
-	next      uint64        // id of the next call; ids count from 1
-	open      int           // calls in flight
-	load      time.Duration // how long they will take, as far as is known
-	low       int           // hand out more calls when open is this small
-	since     time.Time     // when it last started a call
-	turn      uint64        // which of the pool's turns its last was
-	served    int           // calls handed to it so far
-	ended     int           // calls it has answered
-	cancels   []idRange     // calls to be cancelled
-	recall    int           // calls to be asked back
-	recalling bool          // calls have been asked back, and the answer is not in
-	stopping  bool          // gets no more calls, and is told to stop after the last one
-	stopSent  time.Time     // when it was told, or zero
-	overdue   *time.Timer   // to look whether it does what it was told
-	lookAt    time.Time     // when that is due
-	late      bool          // it was killed as a call exceeded CallTimeout
+	link      link                 // nil until the process has started
+	failure   error                // why it never became ready
+	killed    string               // why multiproc killed it, if it did
+	flight    []flying             // calls handed to it and not answered, in the order of their ids
+	next      uint64               // id of the next call; ids count from 1
+	open      int                  // calls in flight
+	load      time.Duration        // how long they will take, as far as is known
+	low       int                  // hand out more calls when open is this small
+	since     time.Time            // when it last started a call
+	turn      uint64               // which of the pool's turns its last was
+	served    int                  // calls handed to it so far
+	ended     int                  // calls it has answered
+	failed    int                  // of them, those that failed
+	born      time.Time            // when it was ready
+	rested    time.Time            // since when it has no calls, where there is an IdleTimeout
+	after     *worker              // takes the place of that one, and no calls before that has none; or nil
+	heir      *worker              // the other way round
+	old       bool                 // it is to be replaced by its heir as soon as that is ready
+	began     map[uint64]time.Time // when the calls that run did, where they can be several
+	needsLook bool                 // it has had calls since its memory was looked at
+	ping      bool                 // a sign of life is to be asked for
+	pinged    time.Time            // when one was asked for and has not come, or zero
+	cancels   []idRange            // calls to be cancelled
+	recall    int                  // calls to be asked back
+	recalling bool                 // calls have been asked back, and the answer is not in
+	stopping  bool                 // gets no more calls, and is told to stop after the last one
+	stopSent  time.Time            // when it was told, or zero
+	overdue   *time.Timer          // to look whether it does what it was told
+	lookAt    time.Time            // when that is due
+	late      bool                 // it was killed as a call exceeded CallTimeout
 }
 
 type workerState int
@@ -52,6 +62,10 @@ const (
 // hire starts a worker. p.mu is held.
 func (p *Pool) hire() *worker {
 	w := &worker{p: p, wake: make(chan struct{}, 1), gone: make(chan struct{}), next: 1}
+	if p.cfg.Concurrency > 1 {
+		w.in.several, w.began = map[uint64]*exceeded{}, map[uint64]time.Time{}
+	}
+	p.hired++
 	p.workers[w] = struct{}{}
 	go w.run() // ends when the process does; waited for through gone
 	return w
@@ -80,9 +94,15 @@ func (w *worker) run() {
 		return
 	}
 	p.mu.Lock()
-	w.state = stateReady
+	w.state, w.born = stateReady, time.Now()
+	w.rested = w.born
+	if a := w.after; a != nil && a.old {
+		a.retire()
+	}
+	p.lookAfter()
 	p.announce()
 	p.mu.Unlock()
+	p.observe(Event{Kind: WorkerStarted, PID: l.PID()})
 	sent := make(chan struct{})
 	go func() { // ends with the state below; waited for below
 		defer close(sent)
@@ -110,15 +130,25 @@ func (w *worker) run() {
 func (w *worker) settle(ended child.Ended, err error) {
 	p := w.p
 	w.in.mu.Lock()
-	running, over := w.in.running, w.in.over
+	running, over := w.in.runs()
 	w.in.came.Done(1)
 	w.in.came = nil
 	w.in.mu.Unlock()
 	p.mu.Lock()
 	wasReady := w.state == stateEnded // see run
 	var charged, back []span          // the call that it ran, and those that it did not start
-	if s := w.landSaid(running, 1); s.n > 0 {
-		charged = append(charged, s)
+	overOf := map[span]*exceeded{}
+	for k, id := range running {
+		if s := w.landSaid(id, 1); s.n > 0 {
+			charged = append(charged, s)
+			overOf[s] = over[k]
+		}
+	}
+	if h := w.heir; h != nil && h.state == stateReady {
+		h.poke()
+	}
+	if a := w.after; a != nil && a.heir == w {
+		a.heir = nil
 	}
 	for _, f := range w.flight {
 		f.e.out -= f.n
@@ -134,9 +164,6 @@ func (w *worker) settle(ended child.Ended, err error) {
 	pid := 0
 	if w.link != nil {
 		pid = w.link.PID()
-	}
-	if w.late {
-		over = &exceeded{limit: p.cfg.CallTimeout}
 	}
 	died := crash(ended, w.killed)
 	if w.killed == "" && wasReady && err != nil && !hungUp(err) {
@@ -160,13 +187,15 @@ func (w *worker) settle(ended child.Ended, err error) {
 	p.answer(charged, func(s span) {
 		if s.e.ctx.Err() != nil {
 			s.drop() // its end was wanted
-		} else if over != nil {
+		} else if over := w.exceededBy(overOf[s]); over != nil {
 			s.e.b.calls.fail(s.i, over.error(s.e.b.Info(s.i, pid), nil))
 		} else {
 			s.fail(pid, died)
 		}
 	})
 	p.answer(lost, func(s span) { s.fail(0, lostTo) })
+
+	p.observe(Event{Kind: WorkerEnded, PID: pid, Err: err, Planned: w.stopping && w.killed == ""})
 
 	p.mu.Lock()
 	p.staff()
@@ -175,6 +204,15 @@ func (w *worker) settle(ended child.Ended, err error) {
 	p.checkGone()
 	p.mu.Unlock()
 	close(w.gone)
+}
+
+// exceededBy returns the limit that a call has exceeded of which the worker has said over,
+// or nil.
+func (w *worker) exceededBy(over *exceeded) *exceeded {
+	if over == nil && w.late {
+		return &exceeded{limit: w.p.cfg.CallTimeout}
+	}
+	return over
 }
 
 // kill ends the process, and says why. p.mu is held.
@@ -228,8 +266,7 @@ func (w *worker) watch(wait time.Duration) {
 // checkOverdue kills the worker if it has not done what it was told, and returns when
 // to look again, or 0. p.mu is held.
 func (w *worker) checkOverdue() (next time.Duration) {
-	limit := w.p.cfg.KillGrace + reaction
-	look := func(since time.Time, what string) {
+	look := func(since time.Time, limit time.Duration, what string) {
 		switch left := limit - time.Since(since); {
 		case left <= 0:
 			w.kill(fmt.Sprintf("killed by multiproc: it did not %s within %v", what, limit))
@@ -239,15 +276,22 @@ func (w *worker) checkOverdue() (next time.Duration) {
 	}
 	for _, f := range w.flight {
 		if !f.cancelled.IsZero() {
-			look(f.cancelled, "react to a cancellation")
+			look(f.cancelled, w.p.cfg.KillGrace+reaction, "react to a cancellation")
 		}
 	}
 	if !w.stopSent.IsZero() {
-		look(w.stopSent, "stop")
+		look(w.stopSent, w.p.cfg.KillGrace+reaction, "stop")
 	}
-	if w.in.known != 0 && w.p.cfg.CallTimeout > 0 {
-		limit = w.callLimit()
-		look(w.since, "end a call")
+	if !w.pinged.IsZero() {
+		look(w.pinged, w.patience(), "give a sign of life")
+	}
+	if w.p.cfg.CallTimeout > 0 && w.killed == "" {
+		if w.in.known != 0 {
+			look(w.since, w.callLimit(), "end a call")
+		}
+		for _, began := range w.began {
+			look(began, w.callLimit(), "end a call")
+		}
 		w.late = w.killed != ""
 	}
 	if w.state == stateEnded || w.killed != "" {

@@ -2,7 +2,9 @@ package multiproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -35,6 +37,14 @@ func (w *worker) land(id uint64, n int) span {
 	s.e.out -= s.n
 	w.open -= s.n
 	w.load -= f.est * time.Duration(s.n)
+	if w.open == 0 && w.p.cfg.IdleTimeout > 0 {
+		w.rested = time.Now()
+	}
+	if len(w.began) > 0 {
+		for k := range s.n {
+			delete(w.began, id+uint64(k))
+		}
+	}
 	tail := flying{after, id + uint64(s.n), f.est, f.cancelled}
 	switch {
 	case before.n > 0 && after.n > 0:
@@ -89,12 +99,13 @@ func (w *worker) find(id uint64) int {
 // or a caller that waits for an answer.
 type incoming struct {
 	mu      sync.Mutex
-	frame   wire.Frame // scratch of take
-	broken  error      // what it said that it must not
-	running uint64     // the call that it runs, or 0
-	over    *exceeded  // that call has exceeded a limit; or nil
-	known   uint64     // the same, as of the last pass
-	untold  int        // calls of which is not known how long they took
+	frame   wire.Frame           // scratch of take
+	broken  error                // what it said that it must not
+	running uint64               // the call that it runs, or 0
+	over    *exceeded            // that call has exceeded a limit; or nil
+	several map[uint64]*exceeded // the same of each call that it runs, where those can be several; otherwise nil
+	known   uint64               // the same, as of the last pass
+	untold  int                  // calls of which is not known how long they took
 
 	// Results that were not passed on: of calls of consecutive ids.
 	first   uint64 // of the first call
@@ -126,7 +137,7 @@ const maxRan = 24 * time.Hour
 
 // quorum returns for how many bytes of answers the parent waits. p.mu is held.
 func (w *worker) quorum() int {
-	if len(w.flight) == 0 {
+	if len(w.flight) == 0 || w.p.cfg.Concurrency > 1 {
 		return 1
 	}
 	c := w.flight[0].e.cost
@@ -193,7 +204,12 @@ func (w *worker) take(spin time.Duration, quorum int) (more bool, err error) {
 func (w *worker) on(m *wire.Frame) error {
 	switch m.Kind {
 	case wire.Started:
-		if m.ID == 0 || w.in.running != 0 {
+		switch {
+		case m.ID == 0 && w.p.teardown != nil: // that is what this is
+			return nil
+		case w.in.several != nil:
+			return w.startedOne(m.ID)
+		case m.ID == 0 || w.in.running != 0:
 			return fmt.Errorf("call %d started while call %d runs", m.ID, w.in.running)
 		}
 		w.in.running = m.ID
@@ -203,12 +219,14 @@ func (w *worker) on(m *wire.Frame) error {
 		if err != nil {
 			return err
 		}
-		ran = min(ran, maxRan)
+		if ran = min(ran, maxRan); m.ID == 0 && w.p.teardown != nil {
+			return w.tornDown(m, body)
+		}
 		if m.Kind == wire.Failed {
 			return w.onFailed(m, ran, body)
 		}
 		w.in.ran += ran
-		if err := w.onResult(m.ID, m, body); err != nil || ran < lazily {
+		if err := w.onResult(m.ID, m, body); err != nil || ran < lazily && w.in.several == nil {
 			return err
 		}
 		return w.pass() // so that what a long call took is not taken for others'
@@ -219,6 +237,9 @@ func (w *worker) on(m *wire.Frame) error {
 	case wire.Exceeded:
 		return w.onExceeded(m)
 	case wire.Pong:
+		w.p.mu.Lock()
+		w.pinged = time.Time{}
+		w.p.mu.Unlock()
 		return nil
 	case wire.Returned:
 		if err := w.pass(); err != nil {
@@ -229,21 +250,43 @@ func (w *worker) on(m *wire.Frame) error {
 	return fmt.Errorf("unexpected %s frame", m.Kind)
 }
 
-// answered notes that the call has been answered, and whether that says that the next one
-// runs.
-func (w *worker) answered(id uint64, m *wire.Frame) error {
-	if id != w.in.running || id == 0 {
-		return fmt.Errorf("answer to call %d, which does not run", id)
+// startedOne notes that one of several calls runs.
+func (w *worker) startedOne(id uint64) error {
+	if _, runs := w.in.several[id]; runs || len(w.in.several) == w.p.cfg.Concurrency {
+		return fmt.Errorf("call %d started while %d others run", id, len(w.in.several))
 	}
-	if w.in.running = 0; m.Next {
-		w.in.running = id + 1
+	w.in.several[id] = nil
+	w.p.mu.Lock()
+	defer w.p.mu.Unlock()
+	if id == 0 || id >= w.out.said.Load() || w.find(id) < 0 {
+		return fmt.Errorf("call %d started, which the worker does not have to start", id)
 	}
-	w.in.over = nil
+	w.began[id] = time.Now()
+	if w.p.cfg.CallTimeout > 0 {
+		w.watch(w.callLimit())
+	}
 	return nil
 }
 
+// answered notes that the call has been answered, and whether that says that the next one
+// runs. It returns which limit the call has exceeded, or nil.
+func (w *worker) answered(id uint64, m *wire.Frame) (*exceeded, error) {
+	if over, runs := w.in.several[id]; runs && !m.Next {
+		delete(w.in.several, id)
+		return over, nil
+	}
+	if id != w.in.running || id == 0 {
+		return nil, fmt.Errorf("answer to call %d, which does not run", id)
+	}
+	over := w.in.over
+	if w.in.running, w.in.over = 0, nil; m.Next {
+		w.in.running = id + 1
+	}
+	return over, nil
+}
+
 func (w *worker) onResult(id uint64, m *wire.Frame, result []byte) error {
-	if err := w.answered(id, m); err != nil {
+	if _, err := w.answered(id, m); err != nil {
 		return err
 	}
 	if w.in.came != nil {
@@ -265,6 +308,9 @@ func (w *worker) onResult(id uint64, m *wire.Frame, result []byte) error {
 // onShort takes results of the call that runs and those after it. That the worker had all
 // of these is for pass to check.
 func (w *worker) onShort(results [][]byte) error {
+	if w.in.several != nil {
+		return errors.New("a short result does not say which call it is of")
+	}
 	for w.in.came != nil || len(w.in.results) == 0 || w.in.running != w.in.first+uint64(len(w.in.results)) {
 		if err := w.onResult(w.in.running, &wire.Frame{Next: true}, results[0]); err != nil {
 			return err
@@ -282,8 +328,8 @@ func (w *worker) onShort(results [][]byte) error {
 }
 
 func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) error {
-	over := w.in.over
-	if err := w.answered(m.ID, m); err != nil {
+	over, err := w.answered(m.ID, m)
+	if err != nil {
 		return err
 	}
 	if err := w.pass(); err != nil {
@@ -292,12 +338,13 @@ func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) erro
 	w.p.mu.Lock()
 	s := w.landSaid(m.ID, 1)
 	w.ended++
+	w.failed++
 	w.p.mu.Unlock()
 	if s.n == 0 {
 		return fmt.Errorf("answer to call %d, which the worker does not have", m.ID)
 	}
 	w.told(s.e, 1, ran, len(failure))
-	err := s.e.b.failure(s.i, w.link.PID(), failure)
+	err = s.e.b.failure(s.i, w.link.PID(), failure)
 	if over == nil && w.p.cfg.CallTimeout > 0 && ran >= w.p.cfg.CallTimeout { // it was quicker than the word of that
 		over = &exceeded{limit: w.p.cfg.CallTimeout}
 	}
@@ -335,11 +382,40 @@ func exceededBy(m *wire.Frame, timeout, cpuTime time.Duration) (*exceeded, error
 }
 
 func (w *worker) onExceeded(m *wire.Frame) error {
-	if m.ID == 0 || m.ID != w.in.running {
+	over, err := exceededBy(m, w.p.cfg.CallTimeout, w.p.cfg.CPUTime)
+	if err != nil {
+		return err
+	}
+	if _, runs := w.in.several[m.ID]; runs {
+		w.in.several[m.ID] = over
+	} else if w.in.over = over; m.ID == 0 || m.ID != w.in.running {
 		return fmt.Errorf("call %d exceeded a limit, but does not run", m.ID)
 	}
-	over, err := exceededBy(m, w.p.cfg.CallTimeout, w.p.cfg.CPUTime)
-	w.in.over = over
+	return nil
+}
+
+// runs returns the calls that the worker runs, in order, and which limits they have
+// exceeded.
+func (in *incoming) runs() (ids []uint64, over []*exceeded) {
+	if in.running != 0 {
+		return []uint64{in.running}, []*exceeded{in.over}
+	}
+	ids = slices.Sorted(maps.Keys(in.several))
+	for _, id := range ids {
+		over = append(over, in.several[id])
+	}
+	return ids, over
+}
+
+// tornDown notes how the teardown has ended.
+func (w *worker) tornDown(m *wire.Frame, body []byte) error {
+	if m.Kind != wire.Failed {
+		return nil
+	}
+	f, err := wire.DecodeFailure(body)
+	if err == nil {
+		w.p.observe(Event{Kind: TeardownFailed, PID: w.link.PID(), Err: errorFrom(CallInfo{Func: w.p.cfg.Teardown.name, Index: -1, PID: w.link.PID()}, f, nil)})
+	}
 	return err
 }
 
@@ -347,6 +423,7 @@ func (w *worker) onExceeded(m *wire.Frame) error {
 func (w *worker) told(e *entry, n int, ran time.Duration, bytes int) {
 	e.cost.addResults(n, bytes)
 	if w.in.untold += n; ran > 0 {
+		w.p.latency.add(ran/time.Duration(w.in.untold), w.in.untold)
 		e.cost.addTime(w.in.untold, ran)
 		w.in.untold = 0
 	}
@@ -359,6 +436,7 @@ func (w *worker) settled(ls ...landed) {
 	for _, l := range ls {
 		l.e.end(l.n)
 		w.p.drain.done(l.n)
+		w.p.answered += uint64(l.n)
 	}
 }
 
@@ -469,19 +547,22 @@ func (w *worker) takeBack(id uint64, n int) (unwanted []span) {
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
 	w.recalling = false
+	running, _ := w.in.runs()
 	var back []span
 	end := min(id+uint64(n), w.out.said.Load())
 	if len(w.flight) > 0 {
 		id = max(id, w.flight[0].id)
 	}
 	for id < end && len(w.flight) > 0 {
-		most := end - id
-		switch running := w.in.running; {
-		case id == running:
+		most, runs := end-id, false
+		for _, running := range running {
+			if runs = runs || id == running; id < running {
+				most = min(most, running-id)
+			}
+		}
+		if runs {
 			id++
 			continue
-		case id < running:
-			most = min(most, running-id)
 		}
 		s := w.land(id, int(most))
 		if s.n > 0 {

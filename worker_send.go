@@ -76,7 +76,7 @@ func (w *worker) send() {
 func (w *worker) dispatch() (quorum int) {
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
-	if w.open > w.low || !w.stopping && w.p.drain.open <= w.open { // there is nothing to say
+	if !w.hungry() || !w.stopping && w.p.drain.open <= w.open { // there is nothing to say
 		return w.quorum()
 	}
 	if !w.out.mu.TryLock() {
@@ -160,8 +160,17 @@ func (w *worker) control(buf []byte) []byte {
 		buf = wire.Append(buf, wire.Recall, 0, wire.AppendNumber(nil, w.recall))
 		w.recall = 0
 	}
+	if w.ping {
+		w.ping = false
+		buf = wire.Append(buf, wire.Ping, 0, nil)
+	}
 	if w.stopping && w.open == 0 && w.stopSent.IsZero() {
-		buf = wire.Append(buf, wire.Stop, 0, wire.AppendNumber(nil, 0))
+		stop := wire.AppendNumber(nil, 0)
+		if w.p.teardown != nil {
+			buf = append(buf, w.p.teardown...)
+			stop = append(stop, 1) // after that
+		}
+		buf = wire.Append(buf, wire.Stop, 0, stop)
 		w.stopSent = time.Now()
 		w.watch(w.p.cfg.KillGrace + reaction)
 		w.p.staff() // another may take its place
@@ -172,7 +181,7 @@ func (w *worker) control(buf []byte) []byte {
 // pick takes calls from the queue. p.mu is held.
 func (w *worker) pick(picked []flying) []flying {
 	q := &w.p.queue
-	if w.open > w.low {
+	if !w.hungry() || w.stands() {
 		return picked
 	}
 	for share := -1; !w.stopping && w.state == stateReady && len(w.flight) < maxSpans; {
@@ -201,13 +210,27 @@ func (w *worker) pick(picked []flying) []flying {
 		picked = append(picked, f)
 		if w.served += s.n; w.served == w.p.cfg.MaxTasks {
 			w.stopping = true
+		} else if most := w.p.cfg.MaxTasks; most > 0 && w.served >= most-max(1, most/8) {
+			w.p.succeed(w)
 		}
+		w.needsLook = true
+		w.p.beatLater()
+		w.p.lookAfter()
 	}
 	if w.low = w.open / 2; len(picked) > 0 {
 		w.p.turns++
 		w.turn = w.p.turns
 	}
 	return picked
+}
+
+// hungry reports whether the worker has so few calls that it should get more. p.mu is held.
+func (w *worker) hungry() bool { return w.open <= max(w.low, w.p.cfg.Concurrency-1) }
+
+// stands reports whether the worker only stands ready for the end of another. p.mu is held.
+func (w *worker) stands() bool {
+	a := w.after
+	return a != nil && a.state != stateEnded && !(a.stopping && a.open == 0)
 }
 
 // maxSpans is how many runs of calls a worker has at most: of single calls, it has no more
@@ -224,7 +247,7 @@ func (p *Pool) share(e *entry) int {
 	}
 	ready := 0
 	for w := range p.workers {
-		if w.state == stateReady && !w.stopping {
+		if w.state == stateReady && !w.stopping && !w.stands() {
 			ready++
 		}
 	}
@@ -243,17 +266,15 @@ func (w *worker) room(e *entry) int {
 	if e.b.calls.carries() {
 		return w.roomForMemory(e)
 	}
+	once := w.p.cfg.Concurrency
 	if n := e.b.Size(); n > 0 {
-		return n - w.open
+		return max(n, once) - w.open
 	}
-	n := e.cost.batch() - w.open
+	n := e.cost.batch()*once - w.open
 	if est := time.Duration(e.cost.ran.Load()); est > 0 {
-		n = min(n, int((slice-w.load)/est))
+		n = min(n, int((slice*time.Duration(once)-w.load)/est))
 	}
-	if w.open == 0 {
-		n = max(n, 1)
-	}
-	return n
+	return max(n, once-w.open)
 }
 
 // encode appends the frames of calls. Those that are not wanted, or whose arguments

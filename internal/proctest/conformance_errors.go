@@ -32,7 +32,7 @@ func remoteError(t *testing.T, s Subject) {
 	Want(t, "message", e.Message, "item 3: task failed")
 	Want(t, "function", e.Func, "do")
 	Want(t, "index", e.Index, -1)
-	Want(t, "process is told", e.PID != 0, s.Crashes)
+	Want(t, "process is told", e.PID != 0, s.Crashes || s.Setup)
 	WantErr(t, err, ErrTask)
 	Want(t, "text", err.Error(), e.CallInfo.String()+": item 3: task failed")
 }

@@ -52,7 +52,7 @@ const (
 	Cancel   Kind = 6  // parent to worker; id; body: uvarint n, uvarint milliseconds: give calls id … id+n-1 back; where one runs, end its context and, if it still runs after that time, the worker
 	Recall   Kind = 7  // parent to worker; body: uvarint n: give back the last n calls not started
 	Returned Kind = 8  // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
-	Stop     Kind = 9  // parent to worker; body: exit code (uvarint): exit now
+	Stop     Kind = 9  // parent to worker; body: exit code (uvarint), possibly a byte: exit now, with the byte after the calls that came before
 	Call     Kind = 10 // parent to worker; id; body: length of name (uvarint), name, CBOR argument, a byte: 1, or 0 if the argument is not complete, as nobody wants the call any more: it is to be given back
 	Exceeded Kind = 13 // worker to parent; id; body: uvarint 0 or 1: the call that runs has exceeded its limit of time, or of CPU time; its context has ended
 	Ping     Kind = 14 // parent to worker; no body: say Pong
