@@ -2,7 +2,6 @@ package multiproc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -77,7 +76,7 @@ func lowest(l *slog.Logger) slog.Leveler {
 
 func checkLogger(l *slog.Logger) error {
 	if l != nil && l.Handler() == nil {
-		return errors.New("Logger: it has no handler; make it with slog.New")
+		return fmt.Errorf("%s: it has no handler; make it with slog.New", "Logger")
 	}
 	return nil
 }

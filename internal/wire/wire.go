@@ -41,8 +41,8 @@ type Kind uint8
 // Started before it runs one, or lets the answer to the call before say so, and lets a
 // frame leave before it starts the next call, so that the parent always knows which call
 // it was running when it died. The nanoseconds of an answer are how long the call ran,
-// together with the calls before it whose answers said 0. Each worker knows a function
-// whose name is empty and which returns its argument.
+// together with the calls before it whose answers said 0. Log may come at any time. Each
+// worker knows a function whose name is empty and which returns its argument.
 const (
 	Hello    Kind = 1  // worker to parent; body: CBOR Greeting
 	Calls    Kind = 2  // parent to worker; id of the first; body: length of name (uvarint), name, and for each call its argument: length (4 bytes, little-endian), CBOR
