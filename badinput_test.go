@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -100,6 +101,7 @@ Env: "A" is not of the form NAME=value
 Env: "=b" is not of the form NAME=value
 Env: "C=d\x00" is not of the form NAME=value`,
 		},
+		{"Logger", pool(multiproc.PoolConfig{Logger: new(slog.Logger)}), "square: PoolConfig: Logger: it has no handler; make it with slog.New"},
 		{"Dir", pool(multiproc.PoolConfig{Dir: file.Name()}), "square: PoolConfig: Dir: " + file.Name() + " is not a directory"},
 		{"ProcessConfig", process(multiproc.ProcessConfig{KillGrace: -1, GOMAXPROCS: -4}), "square: ProcessConfig: KillGrace is -1ns; it must not be negative (0 means the default)\n" +
 			"GOMAXPROCS is -4; it must not be negative (0 means the default)"},

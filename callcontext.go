@@ -9,6 +9,7 @@ import (
 // callContext is the context of a call in a worker. It costs nothing until somebody asks
 // for more than its address.
 type callContext struct {
+	id    uint64
 	inner atomic.Pointer[innerContext] // until it is needed that of the worker; overContext once the call has ended
 }
 
@@ -64,7 +65,15 @@ func (c *callContext) Deadline() (deadline time.Time, ok bool) {
 }
 func (c *callContext) Done() <-chan struct{} { return c.real().Done() }
 func (c *callContext) Err() error            { return c.real().Err() }
-func (c *callContext) Value(key any) any     { return c.real().Value(key) }
+func (c *callContext) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.real().Value(key)
+}
+
+// callKey is the key by which a context that is derived from one of a call has that.
+type callKey struct{}
 
 // contexts are made for many calls at a time, of consecutive ids.
 type contexts struct {
@@ -75,6 +84,7 @@ type contexts struct {
 func newContexts(first uint64, worker *innerContext) *contexts {
 	cs := &contexts{first: first}
 	for i := range cs.of {
+		cs.of[i].id = first + uint64(i)
 		cs.of[i].inner.Store(worker)
 	}
 	return cs

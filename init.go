@@ -3,6 +3,7 @@ package multiproc
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"strconv"
@@ -97,6 +98,9 @@ func Init() {
 	}
 	if err != nil {
 		fail(err)
+	}
+	if cfg.log != nil {
+		slog.SetDefault(slog.New(&logHandler{conn: conn, level: cfg.log.Level()}))
 	}
 	code, ok := serve(conn, cfg, child.KillGroup)
 	if !ok {

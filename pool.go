@@ -69,7 +69,7 @@ func (p *Pool) configure(cfg PoolConfig) {
 	p.cfg, p.ready = cfg, canSpawn
 	p.retries = retries{cfg.Retry, cfg.MaxCrashes}
 	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS, worker: cfg.worker()}.start
-	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout)
+	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout, cfg.Logger)
 	if cfg.Teardown != nil && p.bad == nil {
 		if p.teardown, err = cfg.Teardown.frame(); err != nil {
 			p.bad = fmt.Errorf("PoolConfig: Teardown: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"strings"
@@ -116,13 +117,31 @@ type PoolConfig struct {
 	// from one worker at a time. nil means os.Stderr; io.Discard drops it. The last
 	// lines are part of a CrashError either way.
 	Stderr io.Writer
+
+	// Logger gets what the workers log by log/slog, and by package log: in a worker
+	// slog.Default passes records on to the handler of this logger, here. It adds a group
+	// "worker" to each, with "pid" and, where a call logged it, "func" and "index", as in
+	// [CallInfo]; that call is the one whose context the record was logged with, or else the
+	// one that runs. What a call has logged has been handled before its result is there.
+	//
+	// Workers do not send what is below the lowest level that the handler was enabled for
+	// when they were started. The handler is asked again here; it gets the context of the
+	// caller. Values come as the kinds of log/slog that they are; what is none of these
+	// comes as its text, but for numbers, texts, bytes, and slices and maps of them. A record
+	// of more than 64 KiB is cut.
+	//
+	// While the handler handles a record it holds up that worker's answers, so it must not
+	// wait for calls of this executor. Several goroutines may call it at once.
+	//
+	// nil means that nothing is passed on: a worker logs to its standard error.
+	Logger *slog.Logger
 }
 
 // check returns the configuration with its defaults, or everything that is wrong.
 func (c PoolConfig) check() (PoolConfig, error) {
 	errs := []error{
 		atLeast0("Workers", c.Workers), atLeast0("Spares", c.Spares), atLeast0("KillGrace", c.KillGrace),
-		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env),
+		atLeast0("StartTimeout", c.StartTimeout), atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env), checkLogger(c.Logger),
 		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime), atLeast0("MaxCrashes", c.MaxCrashes),
 		atLeast0("Concurrency", c.Concurrency), atLeast0("MaxTasks", c.MaxTasks), atLeast0("MaxAge", c.MaxAge),
 		atLeast0("MaxRSS", c.MaxRSS), atLeast0("IdleTimeout", c.IdleTimeout),
@@ -168,7 +187,7 @@ func (c PoolConfig) check() (PoolConfig, error) {
 
 // worker returns what the workers have to know.
 func (c PoolConfig) worker() workerConfig {
-	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: c.Concurrency}
+	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: c.Concurrency, log: lowest(c.Logger)}
 }
 
 const defaultStartTimeout = 30 * time.Second

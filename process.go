@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"reflect"
 	"runtime"
@@ -56,6 +57,10 @@ type ProcessConfig struct {
 	// Stderr receives what the process writes to standard error; see [PoolConfig].
 	Stderr io.Writer
 
+	// Logger gets what the process logs; see [PoolConfig]. nil means that it logs to its
+	// standard error.
+	Logger *slog.Logger
+
 	// Spares gives the call to a process that stands ready, if there is one. What the
 	// processes are like is said to [NewSpares] then: all other fields but Name and
 	// KillGrace must be left out. nil means that a process is started.
@@ -69,7 +74,7 @@ func (c ProcessConfig) check() (ProcessConfig, error) {
 	}
 	err := errors.Join(atLeast0("KillGrace", c.KillGrace), atLeast0("StartTimeout", c.StartTimeout),
 		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime),
-		atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env))
+		atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env), checkLogger(c.Logger))
 	if c.KillGrace == 0 {
 		c.KillGrace = defaultGrace
 	}
@@ -113,7 +118,7 @@ func (c ProcessConfig) launch() launch {
 
 // worker returns what the process has to know.
 func (c ProcessConfig) worker() workerConfig {
-	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: 1}
+	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: 1, log: lowest(c.Logger)}
 }
 
 // get returns a process, and whether it is ready for the call.
@@ -246,7 +251,7 @@ func (p *Process[Out]) died(err error, ended child.Ended) error {
 // it says why there is no answer.
 func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handover.Parcel) (out Out, answered bool, err error) {
 	if !p.ready {
-		if err := prepare(p.link, nil, p.cfg.StartTimeout); err != nil {
+		if err := prepare(p.link, nil, p.cfg.StartTimeout, p.cfg.Logger); err != nil {
 			return out, false, fmt.Errorf("%w: %w", errStart, err)
 		}
 	}
@@ -283,6 +288,11 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 			continue
 		case wire.Exceeded:
 			if p.over, err = exceededBy(&m, p.cfg.CallTimeout, p.cfg.CPUTime); err != nil {
+				return out, false, err
+			}
+			continue
+		case wire.Log:
+			if err := forward(ctx, p.cfg.Logger, &m, p.info); err != nil {
 				return out, false, err
 			}
 			continue
@@ -339,8 +349,12 @@ func (p *Process[Out]) stop(failed error) {
 		return
 	}
 	for {
-		if _, err := transport.Recv(p.link); err != nil {
+		m, err := transport.Recv(p.link)
+		if err != nil {
 			return
+		}
+		if m.Kind == wire.Log { // of what the call has left behind
+			forward(context.Background(), p.cfg.Logger, &m, CallInfo{Index: -1, PID: p.PID()})
 		}
 	}
 }

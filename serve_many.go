@@ -75,7 +75,7 @@ func (s *server) claimInto(w *work) bool {
 	} else {
 		inner.Context, inner.stop = context.WithCancel(s.base)
 	}
-	r.ctx = &callContext{}
+	r.ctx = &callContext{id: r.id}
 	r.ctx.inner.Store(inner)
 	if w.lone {
 		r.arg = r.rest

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ type Spares struct {
 	bad     error            // what is wrong with it
 	start   launcher         // starts a process
 	prepare func(link) error // waits until it can take calls
+	logger  *slog.Logger     // what they log goes to; or nil
 	may     func() error     // why processes cannot be started at all, if so
 
 	mu       sync.Mutex
@@ -73,16 +75,16 @@ func NewSpares(n int, cfg ProcessConfig) *Spares {
 	if cfg.Spares != nil {
 		errs = append(errs, errors.New("NewSpares: the ProcessConfig of spares cannot have Spares"))
 	}
-	s := newSpares(n, cfg.launch().start, nil, cfg.StartTimeout)
+	s := newSpares(n, cfg.launch().start, nil, cfg.StartTimeout, cfg.Logger)
 	s.cfg, s.bad = cfg, errors.Join(errs...)
 	return s
 }
 
 // newSpares returns spares that start starts and that run the setup.
-func newSpares(n int, start launcher, setup *Setup, timeout time.Duration) *Spares {
+func newSpares(n int, start launcher, setup *Setup, timeout time.Duration, logger *slog.Logger) *Spares {
 	return &Spares{
-		n: n, start: start, may: canSpawn, changed: make(chan struct{}),
-		prepare: func(l link) error { return prepare(l, setup, timeout) },
+		n: n, start: start, logger: logger, may: canSpawn, changed: make(chan struct{}),
+		prepare: func(l link) error { return prepare(l, setup, timeout, logger) },
 	}
 }
 
@@ -190,7 +192,7 @@ func (s *Spares) keep(sp *spare) {
 		}
 		s.mu.Unlock()
 		err = s.prepare(l)
-		if err == nil && warmUp(l) == nil && s.watch(sp) {
+		if err == nil && warmUp(l, s.logger) == nil && s.watch(sp) {
 			return
 		}
 		ended := l.Reap()
@@ -212,19 +214,23 @@ func (s *Spares) keep(sp *spare) {
 
 // watch waits until somebody has taken the spare and it says something: then it returns
 // true. It returns false when the spare ends before that, or says something that nobody
-// has asked for.
+// has asked for. It may log something.
 func (s *Spares) watch(sp *spare) (taken bool) {
-	for since := time.Now(); ; sp.link.Wait(0) { // which may return early
+	for since := time.Now(); ; {
 		s.mu.Lock()
 		if !slices.Contains(s.all, sp) {
 			s.mu.Unlock()
 			close(sp.stirred)
 			return true
 		}
-		if more, err := sp.link.Poll(0, wire.HeaderSize+1); more || err != nil || sp.unwanted {
+		more, err := sp.link.Poll(0, wire.HeaderSize+1)
+		if ended := err != nil || sp.unwanted; more || ended {
 			sp.ready, sp.stood = false, time.Since(since)
 			s.mu.Unlock()
-			return false
+			if ended || forwardAll(s.logger, sp.link) != nil {
+				return false
+			}
+			continue
 		}
 		if !sp.ready {
 			sp.ready = true
@@ -232,6 +238,7 @@ func (s *Spares) watch(sp *spare) (taken bool) {
 			s.announce()
 		}
 		s.mu.Unlock()
+		sp.link.Wait(0) // which may return early
 	}
 }
 
@@ -367,4 +374,4 @@ func (t *taken) Wait(limit time.Duration) error {
 var nothing = &Func[int, int]{fn: func(_ context.Context, x int) (int, error) { return x, nil }}
 
 // warmUp has a process make a call of nothing: what has been run once takes half the time.
-func warmUp(l link) error { return runSetup(l, nothing.With(1)) }
+func warmUp(l link, logger *slog.Logger) error { return runSetup(l, nothing.With(1), logger) }

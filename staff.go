@@ -1,8 +1,10 @@
 package multiproc
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/child"
@@ -150,18 +152,18 @@ func (p *Pool) rebalance() {
 }
 
 // prepare waits for a new worker's greeting and has it run the setup function.
-func prepare(l link, setup *Setup, timeout time.Duration) error {
+func prepare(l link, setup *Setup, timeout time.Duration, logger *slog.Logger) error {
 	if err := greet(l, timeout); err != nil {
 		return err
 	}
 	if setup == nil {
 		return nil
 	}
-	return runSetup(l, setup)
+	return runSetup(l, setup, logger)
 }
 
 // runSetup has a worker make a call before any other.
-func runSetup(l link, setup *Setup) error {
+func runSetup(l link, setup *Setup, logger *slog.Logger) error {
 	var parcel handover.Parcel
 	defer parcel.Release()
 	buf, err := singleCall(0, setup.name, setup.encode, &parcel)
@@ -181,6 +183,10 @@ func runSetup(l link, setup *Setup) error {
 		}
 		switch m.Kind {
 		case wire.Started:
+		case wire.Log:
+			if err := forward(context.Background(), logger, &m, CallInfo{Func: setup.name, Index: -1, PID: l.PID()}); err != nil {
+				return err
+			}
 		case wire.Handover: // the result is dropped
 			takeIn(l, m).Done(1)
 		case wire.Result:

@@ -234,6 +234,8 @@ func (w *worker) on(m *wire.Frame) error {
 		w.in.came.Done(1)
 		w.in.came = takeIn(w.link, *m)
 		return nil
+	case wire.Log:
+		return w.onLog(m)
 	case wire.Exceeded:
 		return w.onExceeded(m)
 	case wire.Pong:

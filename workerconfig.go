@@ -2,6 +2,7 @@ package multiproc
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ type workerConfig struct {
 	cpuTime     time.Duration // how much CPU time it may take; 0: any
 	grace       time.Duration // how long it may go on after that
 	concurrency int           // calls that run at once
+	log         slog.Leveler  // the lowest level of what is logged to the parent; nil: nothing is
 }
 
 // limited reports whether there are limits for calls.
@@ -32,6 +34,9 @@ func (c workerConfig) String() string {
 	}
 	if c.concurrency > 1 {
 		fields = append(fields, "concurrency="+strconv.Itoa(c.concurrency))
+	}
+	if c.log != nil {
+		fields = append(fields, "log="+strconv.Itoa(int(c.log.Level())))
 	}
 	return strings.Join(fields, ",")
 }
@@ -53,6 +58,10 @@ func parseWorkerConfig(s string) (c workerConfig, err error) {
 			c.grace, err = time.ParseDuration(value)
 		case "concurrency":
 			c.concurrency, err = strconv.Atoi(value)
+		case "log":
+			var level int
+			level, err = strconv.Atoi(value)
+			c.log = slog.Level(level)
 		default:
 			err = fmt.Errorf("unknown setting %q", name)
 		}

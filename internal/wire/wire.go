@@ -41,8 +41,8 @@ type Kind uint8
 // Started before it runs one, or lets the answer to the call before say so, and lets a
 // frame leave before it starts the next call, so that the parent always knows which call
 // it was running when it died. The nanoseconds of an answer are how long the call ran,
-// together with the calls before it whose answers said 0. Each worker knows a function
-// whose name is empty and which returns its argument.
+// together with the calls before it whose answers said 0. Log may come at any time. Each
+// worker knows a function whose name is empty and which returns its argument.
 const (
 	Hello    Kind = 1  // worker to parent; body: CBOR Greeting
 	Calls    Kind = 2  // parent to worker; id of the first; body: length of name (uvarint), name, and for each call its argument: length (4 bytes, little-endian), CBOR
@@ -54,6 +54,7 @@ const (
 	Returned Kind = 8  // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
 	Stop     Kind = 9  // parent to worker; body: exit code (uvarint), possibly a byte: exit now, with the byte after the calls that came before
 	Call     Kind = 10 // parent to worker; id; body: length of name (uvarint), name, CBOR argument, a byte: 1, or 0 if the argument is not complete, as nobody wants the call any more: it is to be given back
+	Log      Kind = 12 // worker to parent; id of the call that it is about, or 0: that is not said; body: see AppendRecord; only if the worker was told to
 	Exceeded Kind = 13 // worker to parent; id; body: uvarint 0 or 1: the call that runs has exceeded its limit of time, or of CPU time; its context has ended
 	Ping     Kind = 14 // parent to worker; no body: say Pong
 	Pong     Kind = 15 // worker to parent; no body
@@ -63,7 +64,7 @@ const (
 var kindNames = [...]string{
 	Hello: "hello", Calls: "calls", Started: "started", Result: "result", Failed: "failed",
 	Cancel: "cancel", Recall: "recall", Returned: "returned", Stop: "stop", Call: "call",
-	Handover: "handover", Exceeded: "exceeded", Ping: "ping", Pong: "pong",
+	Handover: "handover", Log: "log", Exceeded: "exceeded", Ping: "ping", Pong: "pong",
 }
 
 // String returns the name of the kind, or "unknown".
