@@ -86,6 +86,9 @@ func Init() {
 	if parent != own {
 		fail(&otherBuild{own, parent})
 	}
+	if badConfig == nil {
+		badConfig = cfg.limits.Apply()
+	}
 	if badConfig != nil {
 		fail(badConfig)
 	}
@@ -102,7 +105,7 @@ func Init() {
 	if cfg.log != nil {
 		slog.SetDefault(slog.New(&logHandler{conn: conn, level: cfg.log.Level()}))
 	}
-	code, ok := serve(conn, cfg, child.KillGroup)
+	code, ok := serve(conn, cfg, func() { child.EndGroup(termGrace) })
 	if !ok {
 		child.KillGroup() // the parent is gone, and with it the reason to exist
 	}

@@ -171,7 +171,7 @@ func crash(e child.Ended, reason string) *CrashError {
 		CallInfo:    CallInfo{Index: -1},
 		Signal:      e.Signal(),
 		ExitCode:    e.ExitCode(),
-		OutOfMemory: e.FatalError() && (strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory")),
+		OutOfMemory: strings.HasPrefix(reason, outOfMemory) || e.FatalError() && (strings.Contains(e.Reason, "out of memory") || strings.Contains(e.Reason, "cannot allocate memory")),
 		Reason:      reason,
 		Stderr:      e.Tail,
 		Crashes:     1,

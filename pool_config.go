@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/seed84f35039/multiproc/internal/child"
 )
 
 // PoolConfig configures [NewPool] and [NewProcesses]. The zero value works.
@@ -96,6 +98,28 @@ type PoolConfig struct {
 	// must not block, nor use the pool. nil means that nobody is told.
 	Observe func(Event)
 
+	// MemoryLimit is how much memory of its own a worker may have beyond what it has at its
+	// start, in bytes: its Go heap and what C allocates in it, but not shared memory. One that
+	// has more, which is looked at fifty times a second while it has calls, is killed, and the
+	// call gets a *CrashError whose OutOfMemory is true. So does a worker that allocates 64 MiB
+	// more than that at once (128 in a program with the C library): there the allocation fails
+	// (RLIMIT_DATA). At 80 % of the limit the collector begins to work harder (GOMEMLIMIT). What
+	// a worker starts is not counted, and has the limit that the system enforces for itself.
+	// Linux only; needs no privileges. 0 means no limit.
+	MemoryLimit int64
+
+	// OpenFiles is how many descriptors a worker may have (RLIMIT_NOFILE), of which it needs
+	// about ten for itself. Linux only. 0 means as many as this process.
+	OpenFiles int
+
+	// Nice is added to the niceness of the workers, whose priority it lowers. Linux only. 0
+	// means that of this process.
+	Nice int
+
+	// CPUs are the numbers of the CPUs on which workers may run, all of them on each. Linux
+	// only. None means those of this process.
+	CPUs []int
+
 	// GOMAXPROCS is how many threads of each worker may run Go code at once. 0
 	// means runtime.GOMAXPROCS(0)/Workers, at least 1.
 	GOMAXPROCS int
@@ -153,6 +177,7 @@ func (c PoolConfig) check() (PoolConfig, error) {
 	if c.Concurrency > 1 && c.CPUTime > 0 {
 		errs = append(errs, errors.New("CPUTime: with Concurrency above 1 nobody can tell whose CPU time it is; leave one of them out"))
 	}
+	errs = append(errs, c.limits().Validate())
 	if c.Teardown != nil && c.Teardown.encode == nil {
 		errs = append(errs, fmt.Errorf("%s: make it with the method With of a registered function", "Teardown"))
 		c.Teardown = nil
@@ -185,9 +210,13 @@ func (c PoolConfig) check() (PoolConfig, error) {
 	return c, errors.Join(errs...)
 }
 
+func (c PoolConfig) limits() child.Limits {
+	return child.Limits{Memory: c.MemoryLimit, OpenFiles: c.OpenFiles, Nice: c.Nice, CPUs: c.CPUs}
+}
+
 // worker returns what the workers have to know.
 func (c PoolConfig) worker() workerConfig {
-	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: c.Concurrency, log: lowest(c.Logger)}
+	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: c.Concurrency, limits: c.limits(), log: lowest(c.Logger)}
 }
 
 const defaultStartTimeout = 30 * time.Second

@@ -41,6 +41,21 @@ type ProcessConfig struct {
 	// seconds.
 	StartTimeout time.Duration
 
+	// MemoryLimit is how much memory the process may have, in bytes: see [PoolConfig]. 0 means
+	// no limit.
+	MemoryLimit int64
+
+	// OpenFiles is how many descriptors the process may have: see [PoolConfig]. 0 means as
+	// many as this process.
+	OpenFiles int
+
+	// Nice is added to the niceness of the process: see [PoolConfig].
+	Nice int
+
+	// CPUs are the CPUs on which the process may run: see [PoolConfig]. None means those of
+	// this process.
+	CPUs []int
+
 	// GOMAXPROCS is how many threads of the process may run Go code at once. 0 means
 	// that of this process.
 	GOMAXPROCS int
@@ -73,7 +88,7 @@ func (c ProcessConfig) check() (ProcessConfig, error) {
 		return c.ofSpares()
 	}
 	err := errors.Join(atLeast0("KillGrace", c.KillGrace), atLeast0("StartTimeout", c.StartTimeout),
-		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime),
+		atLeast0("CallTimeout", c.CallTimeout), atLeast0("CPUTime", c.CPUTime), c.limits().Validate(),
 		atLeast0("GOMAXPROCS", c.GOMAXPROCS), checkPlace(c.Dir, c.Env), checkLogger(c.Logger))
 	if c.KillGrace == 0 {
 		c.KillGrace = defaultGrace
@@ -116,9 +131,13 @@ func (c ProcessConfig) launch() launch {
 	return launch{env: c.Env, dir: c.Dir, stdout: c.Stdout, stderr: c.Stderr, gomaxprocs: c.GOMAXPROCS, worker: c.worker()}
 }
 
+func (c ProcessConfig) limits() child.Limits {
+	return child.Limits{Memory: c.MemoryLimit, OpenFiles: c.OpenFiles, Nice: c.Nice, CPUs: c.CPUs}
+}
+
 // worker returns what the process has to know.
 func (c ProcessConfig) worker() workerConfig {
-	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: 1, log: lowest(c.Logger)}
+	return workerConfig{timeout: c.CallTimeout, cpuTime: c.CPUTime, grace: c.KillGrace, concurrency: 1, limits: c.limits(), log: lowest(c.Logger)}
 }
 
 // get returns a process, and whether it is ready for the call.

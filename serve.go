@@ -21,6 +21,8 @@ func serve(conn transport.Conn, cfg workerConfig, kill func()) (code int, ok boo
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s := &server{conn: conn, cfg: cfg, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
+	s.guard = newMemoryGuard(s)
+	defer s.guard.stop()
 	if cfg.concurrency > 1 {
 		s.running = map[uint64]*runner{}
 		s.idle.Store(true) // whatever comes, somebody waits for it
@@ -68,6 +70,7 @@ type server struct {
 	answering sync.Mutex // held by a call that answers, where several run
 
 	contexts atomic.Pointer[contexts] // of the latest calls
+	guard    *memoryGuard             // nil: memory has no limit
 	limiter  *limiter                 // nil: calls have no limits
 	runner   runner
 }
@@ -226,6 +229,7 @@ func (s *server) keep(body []byte) []byte {
 func (s *server) enqueue(w *work, name []byte) {
 	w.name, w.f = lookup(name)
 	s.queue = append(s.queue, w)
+	s.guard.wake()
 	select {
 	case s.more <- struct{}{}:
 	default:

@@ -229,7 +229,11 @@ func (w *worker) kill(why string) {
 // reaction is how much longer than KillGrace a worker may take to do what it was
 // told, before it is taken to be stopped or stuck. The worker itself sees to it that
 // a call ends in time, and knows better than its parent which one it runs.
-const reaction = 250 * time.Millisecond
+const reaction = 250*time.Millisecond + termGrace
+
+// termGrace is how long what a worker has started has to end after SIGTERM, when the worker
+// is going to be killed with all of it.
+const termGrace = 250 * time.Millisecond
 
 // watch looks after a while whether the worker has done what it was told, in what it has
 // said by then: a slow parent is not the worker's fault. p.mu is held.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed84f35039/multiproc/internal/child"
 )
 
 // workerConfig is what a worker has to know of its executor's configuration. It travels in
@@ -15,6 +17,7 @@ type workerConfig struct {
 	cpuTime     time.Duration // how much CPU time it may take; 0: any
 	grace       time.Duration // how long it may go on after that
 	concurrency int           // calls that run at once
+	limits      child.Limits  // of the process
 	log         slog.Leveler  // the lowest level of what is logged to the parent; nil: nothing is
 }
 
@@ -34,6 +37,9 @@ func (c workerConfig) String() string {
 	}
 	if c.concurrency > 1 {
 		fields = append(fields, "concurrency="+strconv.Itoa(c.concurrency))
+	}
+	if s := c.limits.String(); s != "" {
+		fields = append(fields, "limits="+s)
 	}
 	if c.log != nil {
 		fields = append(fields, "log="+strconv.Itoa(int(c.log.Level())))
@@ -56,6 +62,8 @@ func parseWorkerConfig(s string) (c workerConfig, err error) {
 			c.cpuTime, err = time.ParseDuration(value)
 		case "grace":
 			c.grace, err = time.ParseDuration(value)
+		case "limits":
+			c.limits, err = child.ParseLimits(value)
 		case "concurrency":
 			c.concurrency, err = strconv.Atoi(value)
 		case "log":

@@ -198,6 +198,7 @@ func (c *Child) wait(e Ended, limit <-chan time.Time) Ended {
 			e.Err = err
 		}
 		e.State = c.cmd.ProcessState
+		reapGroup(c.PID())
 	case <-limit:
 		e.Err = fmt.Errorf("process %d did not end within %v of being killed", c.PID(), reapTimeout)
 	}

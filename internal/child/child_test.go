@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +22,10 @@ import (
 const roleVar = "CHILD_TEST_ROLE"
 
 // say tells the test through descriptor 3 that the child has come so far.
-func say(format string, args ...any) { fmt.Fprintf(os.NewFile(3, "test"), format+"\n", args...) }
+func say(format string, args ...any) { fmt.Fprintf(toTest(), format+"\n", args...) }
+
+// toTest stays reachable: a file that does not is closed.
+var toTest = sync.OnceValue(func() *os.File { return os.NewFile(3, "test") })
 
 // wait waits for the end. An empty select would not do: the runtime ends a program
 // that waits for nothing.
@@ -33,7 +37,7 @@ var busy int
 var roles = map[string]func(){
 	"exit":  func() { os.Exit(7) },
 	"wait":  func() { say("here"); wait() },
-	"close": func() { os.NewFile(3, "test").Close(); os.Exit(9) },
+	"close": func() { toTest().Close(); os.Exit(9) },
 	"armed loop": func() {
 		if err := Arm(4); err != nil {
 			say("%v", err)
