@@ -23,7 +23,7 @@ func TestKillWhileReplacing(t *testing.T) {
 			t.Run(fmt.Sprintf("spares=%d/when=%d", spares, when), func(t *testing.T) {
 				t.Parallel()
 				variable, members := family(t)
-				for name, ex := range both(multiproc.PoolConfig{Workers: 3, Spares: spares, Env: []string{variable}, Stderr: proctest.Quiet}) {
+				for name, ex := range both(multiproc.PoolConfig{Workers: 3, Spares: spares, MaxTasks: 2, Env: []string{variable}, Stderr: proctest.Quiet}) {
 					gate := proctest.NewGate(t)
 					held := proctest.Do.Go(context.Background(), ex, proctest.Task{X: 5, Gate: gate.Path, Deaf: true})
 					gate.Next()
