@@ -53,7 +53,7 @@ func parent() {
 // workers and what they started end within a second.
 func TestParentEnds(t *testing.T) {
 	states := map[string]string{"idle": "", "busy": "spin", "stopped": "signal 19", "with a child": "child", "blocked": "hang"}
-	ends := []string{"killed", "return", "exit", "panic"}
+	ends := []string{"killed", "interrupted", "return", "exit", "panic"}
 	for state, end := range states {
 		for _, how := range ends {
 			t.Run(state+"/"+how, func(t *testing.T) {
@@ -75,9 +75,12 @@ func TestParentEnds(t *testing.T) {
 					t.Fatalf("%d processes are there before the end", n)
 				}
 
-				if how == "killed" {
+				switch how {
+				case "killed":
 					p.cmd.Process.Kill()
-				} else {
+				case "interrupted": // as by Ctrl-C, which the whole foreground group gets
+					syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT)
+				default:
 					io.WriteString(p.stdin, how+"\n")
 				}
 				p.cmd.Wait()

@@ -101,8 +101,8 @@ type PoolConfig struct {
 	// MemoryLimit is how much memory of its own a worker may have beyond what it has at its
 	// start, in bytes: its Go heap and what C allocates in it, but not shared memory. One that
 	// has more, which is looked at fifty times a second while it has calls, is killed, and the
-	// call gets a *CrashError whose OutOfMemory is true. So does a worker that allocates 64 MiB
-	// more than that at once (128 in a program with the C library): there the allocation fails
+	// call gets a *CrashError whose OutOfMemory is true. So does a worker that allocates 80 MiB
+	// more than that at once (144 in a program with the C library): there the allocation fails
 	// (RLIMIT_DATA). At 80 % of the limit the collector begins to work harder (GOMEMLIMIT). What
 	// a worker starts is not counted, and has the limit that the system enforces for itself.
 	// Linux only; needs no privileges. 0 means no limit.

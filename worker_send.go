@@ -309,7 +309,9 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 			if e == nil {
 				e = announce(w.link, parcel, buf[start:])
 			}
-			if e != nil {
+			if hungUp(e) { // the worker is gone, which receive will notice, and the calls are for another
+				buf = buf[:start]
+			} else if e != nil {
 				buf, n, err = buf[:start], 0, e
 			}
 		}

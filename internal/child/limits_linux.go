@@ -24,7 +24,7 @@ import (
 // work harder (GOMEMLIMIT), unless it is told to do so at less already. The Go heap grows by
 // arenas of 64 MiB, which count from their first page on, and in a program with the C library
 // the stacks of threads do too. So much more is what a process can get until it is stopped
-// here, 64 MiB, or 128 with the C library; [PrivateMemory] tells it more exactly.
+// here, 80 MiB, or 144 with the C library; [PrivateMemory] tells it more exactly.
 func (l Limits) Apply() error {
 	if l.zero() {
 		return nil
@@ -74,7 +74,7 @@ const (
 )
 
 // arena is how much the Go heap maps at a time, in bytes, with what it needs to keep track.
-const arena = 65 << 20
+const arena = 80 << 20
 
 // usesC reports whether this program has the C library in it.
 func usesC() bool {

@@ -41,7 +41,7 @@ type Options struct {
 // Conformance checks that an executor does what callers rely on: one subtest for each
 // behaviour, by its number and words.
 func Conformance(t *testing.T, s Subject) {
-	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, crashCases, memoryCases} {
+	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, unreadCases, crashCases, memoryCases} {
 		for _, b := range group {
 			if b.needs.crashes && !s.Crashes || b.needs.setup && !s.Setup || b.needs.memory && (s.NoMemory || !shm.Supported) {
 				continue

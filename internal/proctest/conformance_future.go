@@ -18,6 +18,7 @@ var futureCases = []behaviour{
 	{"16 wait with a limit ends in time, and the call goes on", needs{}, waitLimit},
 	{"37 call cancelled right before Close: nobody hangs", needs{}, cancelThenClose},
 	{"39 wait for the first, for the first failure, for all", needs{}, selectFutures},
+	{"P07 the time of one call is up: the others do not notice", needs{}, limitOfOne},
 	{"P08 cancelled future: its call ends, the executor goes on", needs{}, cancelFuture},
 	{"P08 cancelled future in the queue never runs", needs{}, cancelQueued},
 	{"P08 a call whose context has ended never runs", needs{}, endedContext},
@@ -163,6 +164,36 @@ func selectFutures(t *testing.T, s Subject) {
 	at[2].Release()
 	for _, fut := range futures {
 		<-fut.Done()
+	}
+}
+
+// limitOfOne gives every call a context of its own.
+func limitOfOne(t *testing.T, s Subject) {
+	const n, k = 10, 3
+	ex, gate := s.start(t, Options{Workers: 2}), NewGate(t)
+	tasks := Tasks(n, Task{})
+	tasks[k].Gate = gate.Path
+	var futures []*multiproc.Future[int]
+	for i, task := range tasks {
+		ctx := Within(t)
+		if i == k {
+			limited, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			go func() {
+				gate.Next() // it runs
+				cancel(context.DeadlineExceeded)
+			}()
+			ctx = limited
+		}
+		futures = append(futures, Do.Go(ctx, ex, task))
+	}
+	for i, fut := range futures {
+		out, err := fut.Wait(Within(t))
+		if i == k {
+			WantErr(t, err, context.DeadlineExceeded)
+		} else if out != i*i || err != nil {
+			t.Errorf("call %d: got %d, %v", i, out, err)
+		}
 	}
 }
 
