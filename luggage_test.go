@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/seed84f35039/multiproc/internal/handover"
@@ -102,4 +103,50 @@ func TestMemoryAndDeaths(t *testing.T) {
 			})
 		})
 	}
+}
+
+// gone is a parent's end whose peer dies when the parent is about to send memory.
+type gone struct{ transport.Conn }
+
+func (g gone) Files() transport.Files { return goneFiles{transport.FilesOf(g.Conn), g.Conn} }
+
+type goneFiles struct {
+	transport.Files
+	conn transport.Conn
+}
+
+func (g goneFiles) Send([]*os.File) error {
+	g.conn.Close()
+	return os.ErrClosed
+}
+
+// TestMemoryForTheDead has a worker die before it gets the memory of a call, which it has not begun: another
+// runs it.
+func TestMemoryForTheDead(t *testing.T) {
+	if !shm.Supported {
+		t.Skip("this system has no memory without a name that processes could share")
+	}
+	simulate(t, PoolConfig{Workers: 1}, func(t *testing.T, s *sim) {
+		s.parent = func(n int, conn transport.Conn) transport.Conn {
+			if n == 1 {
+				return gone{conn}
+			}
+			return conn
+		}
+		h, err := handover.New(10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer handover.Close(h)
+		out, err := simSwap.Call(context.Background(), s.pool, []simMemory{{h}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range out {
+			handover.Close(m.Handle)
+		}
+		if b := handover.Bytes(h)[0]; b != 1 || len(s.started()) != 2 {
+			t.Errorf("the function ran %d times, %d workers were started", b, len(s.started()))
+		}
+	})
 }
