@@ -27,17 +27,17 @@ const minFiles = 16
 func (l Limits) Validate() error {
 	var errs []error
 	if l.Memory != 0 && l.Memory < minMemory {
-		errs = append(errs, fmt.Errorf("MemoryLimit is %d bytes; a process needs at least %d (0 means no limit)", l.Memory, minMemory))
+		errs = append(errs, fmt.Errorf("%s is %d bytes; a process needs at least %d (0 means no limit)", "MemoryLimit", l.Memory, minMemory))
 	}
 	if l.OpenFiles != 0 && l.OpenFiles < minFiles {
-		errs = append(errs, fmt.Errorf("OpenFiles is %d; a worker needs at least %d (0 means no limit)", l.OpenFiles, minFiles))
+		errs = append(errs, fmt.Errorf("%s is %d; a worker needs at least %d (0 means no limit)", "OpenFiles", l.OpenFiles, minFiles))
 	}
 	if l.Nice < -20 || l.Nice > 19 {
-		errs = append(errs, fmt.Errorf("Nice is %d; it goes from -20 to 19", l.Nice))
+		errs = append(errs, fmt.Errorf("%s is %d; it goes from -20 to 19", "Nice", l.Nice))
 	}
 	for _, cpu := range l.CPUs {
 		if !hasCPU(cpu) {
-			errs = append(errs, fmt.Errorf("CPUs: this process may not run on CPU %d", cpu))
+			errs = append(errs, fmt.Errorf("%s: this process may not run on CPU %d", "CPUs", cpu))
 		}
 	}
 	return errors.Join(errs...)
