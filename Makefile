@@ -1,6 +1,6 @@
 # What is checked, and how, stands in .ci/run; here are short names for it.
 .POSIX:
-.PHONY: help build test race lint fmt cross fuzz bench performance flaky ci
+.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak ci
 
 # How long each fuzz target runs, and each benchmark.
 FUZZTIME = 10s
@@ -9,6 +9,9 @@ BENCHTIME = 1s
 # How often bench repeats a benchmark (benchstat wants 6 or more), and flaky the suite.
 BENCHCOUNT = 6
 FLAKYCOUNT = 20
+
+# How long soak lasts.
+SOAKTIME = 5m
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -42,6 +45,9 @@ performance: ## measure this module beside its peers, for docs/performance.md
 
 flaky: ## run the whole suite FLAKYCOUNT times under the race detector
 	go test -race -count=$(FLAKYCOUNT) -timeout=60m ./...
+
+soak: ## use a pool in every way while its workers are killed, for SOAKTIME
+	SOAK=$(SOAKTIME) go test -count=1 -run='^TestSoak$$' -v -timeout=60m .
 
 ci: ## all that must pass before a change lands
 	.ci/run

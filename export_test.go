@@ -53,3 +53,16 @@ func (l *pipeLink) Reap() child.Ended {
 	<-l.ended // bounded: serve ends with its connection
 	return child.Ended{}
 }
+
+// SignalAny sends a signal to one of the workers that have calls, and reports whether there
+// was one. Unlike with a process id from a Snapshot, it cannot be another process meanwhile.
+func SignalAny(p *Pool, sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for w := range p.workers { // in a random order
+		if w.state == stateReady && w.open > 0 {
+			return w.link.Signal(sig) == nil
+		}
+	}
+	return false
+}
