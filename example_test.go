@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/seed84f35039/multiproc"
 )
@@ -523,4 +524,59 @@ func ExampleCrashError() {
 	// 3
 	// cannot go on
 	// 8 <nil>
+}
+
+// connection is what a worker opens once and its calls use.
+var connection string
+
+var connect = multiproc.Register("example.connect", func(_ context.Context, address string) (struct{}, error) {
+	connection = "connection to " + address
+	return struct{}{}, nil
+})
+
+var query = multiproc.Register("example.query", func(_ context.Context, q string) (string, error) {
+	return q + " over a " + connection, nil
+})
+
+var disconnect = multiproc.Register("example.disconnect", func(context.Context, struct{}) (struct{}, error) {
+	connection = ""
+	return struct{}{}, nil
+})
+
+// A worker has a state of its own: Setup makes it, in a package variable, calls use it, and
+// Teardown ends it.
+func ExamplePoolConfig_setup() {
+	pool := multiproc.NewPool(multiproc.PoolConfig{
+		Setup:    connect.With("db.example"),
+		Teardown: disconnect.With(struct{}{}),
+	})
+	defer pool.Close()
+	fmt.Println(query.Call(context.Background(), pool, "select 1"))
+	// Output: select 1 over a connection to db.example <nil>
+}
+
+// A worker with Concurrency runs several calls at once, which is for those that wait.
+func ExamplePoolConfig_concurrency() {
+	pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 1, Concurrency: 8})
+	defer pool.Close()
+	out, err := cube.Map(context.Background(), pool, []int{1, 2, 3})
+	fmt.Println(out, err)
+	// Output: [1 8 27] <nil>
+}
+
+// A call that fails is run again, after a pause that grows, as often as Retry says.
+func ExampleRetry() {
+	pool := multiproc.NewPool(multiproc.PoolConfig{
+		CallTimeout: time.Minute,
+		Retry: multiproc.Retry{
+			Attempts: 5,
+			If: func(err error) bool { // the death of a worker, not an error that the function returns
+				_, crashed := errors.AsType[*multiproc.CrashError](err)
+				return crashed
+			},
+		},
+	})
+	defer pool.Close()
+	fmt.Println(cube.Call(context.Background(), pool, 7))
+	// Output: 343 <nil>
 }
