@@ -109,6 +109,9 @@ func init() {
 }
 
 func TestMemoryLimit(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory of its own")
+	}
 	const limit = 64
 	c, said := start(t, "eat", func(cfg *Config) { cfg.Env = append(cfg.Env, limitsVar+"="+Limits{Memory: limit << 20}.String()) })
 	n := 0
@@ -142,6 +145,9 @@ func TestMemoryLimit(t *testing.T) {
 }
 
 func TestPrivateMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory of its own")
+	}
 	_, said := start(t, "private", nil)
 	if got, err := strconv.Atoi(hear(t, said)); got < 29 || got > 35 || err != nil {
 		t.Errorf("30 MiB more are %d, %v", got, err)
