@@ -37,7 +37,6 @@ type Pool struct {
 	drain    drain
 	hired    int           // workers so far
 	answered uint64        // calls so far
-	retried  uint64        // of them, those that were run again
 	lastSeen mark          // of Snapshot
 	stopped  bool          // calls that no worker has begun are not run any more
 	dead     bool          // workers are not replaced any more
@@ -45,7 +44,6 @@ type Pool struct {
 	failures int           // workers in a row that ended without ending a call
 	notUntil time.Time     // when the next worker may be started
 	retry    *time.Timer   // for then
-	resume   *time.Timer   // for the next call that is put off
 	balance  *time.Timer   // for another look at who could help whom
 	pulse    *time.Timer   // for asking workers for a sign of life
 	care     *time.Timer   // for a look at who is to be replaced
@@ -67,7 +65,7 @@ func (p *Pool) configure(cfg PoolConfig) {
 		p.bad = fmt.Errorf("PoolConfig: %w", err)
 	}
 	p.cfg, p.ready = cfg, canSpawn
-	p.retries = retries{cfg.Retry, cfg.MaxCrashes}
+	p.retries = retries{Retry: cfg.Retry, maxCrashes: cfg.MaxCrashes, mu: &p.mu, queue: &p.queue, drain: &p.drain, staff: p.staff}
 	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS, worker: cfg.worker()}.start
 	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout, cfg.Logger)
 	if cfg.Teardown != nil && p.bad == nil {
@@ -237,39 +235,13 @@ func (p *Pool) cancelled(e *entry) {
 
 // judge decides what becomes of a call that has failed.
 func (p *Pool) judge(e *entry, i int, err error) (verdict error, again bool) {
-	defer func() {
-		if again {
-			p.observe(Event{Kind: CallRetried, PID: callInfo(err).PID, Err: err})
-		} else if at := callInfo(err); at != nil {
-			p.observe(Event{Kind: CallFailed, PID: at.PID, Err: err})
-		}
-	}()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stopped || p.dead || e.ctx.Err() != nil {
-		return err, false
-	}
-	pause, again := p.retries.again(e, i, err)
-	if again { // this is a new call before the old one is counted as answered
-		e.left++
-		p.retried++
-		p.drain.add(1)
-		p.queue.off = append(p.queue.off, putOff{span{e, i, 1}, time.Now().Add(pause)})
-		p.resumeCalls()
+	again = p.retries.again(e, i, err)
+	if again {
+		p.observe(Event{Kind: CallRetried, PID: callInfo(err).PID, Err: err})
+	} else if at := callInfo(err); at != nil {
+		p.observe(Event{Kind: CallFailed, PID: at.PID, Err: err})
 	}
 	return err, again
-}
-
-// resumeCalls has the calls run that were put off and whose time has come. p.mu is held.
-func (p *Pool) resumeCalls() {
-	if p.resume != nil {
-		p.resume.Stop()
-		p.resume = nil
-	}
-	if next, ok := p.queue.due(); ok {
-		p.later(&p.resume, next, p.resumeCalls)
-	}
-	p.staff()
 }
 
 // putBack puts calls that a worker did not begin to the front of the queue; if there are to

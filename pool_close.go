@@ -25,6 +25,7 @@ func (p *Pool) Stop(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	p.stopped = true
+	p.retries.end()
 	queued := p.queue.removeAll()
 	for w := range p.workers {
 		w.recall = w.open
@@ -60,6 +61,7 @@ func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
 		queued := p.queue.removeAll()
 		p.dead, p.gone = true, make(chan struct{})
 		p.stopTimers()
+		p.retries.end()
 		var running []span
 		for w := range p.workers {
 			for _, f := range w.flight {
@@ -140,7 +142,7 @@ func (p *Pool) checkGone() {
 }
 
 func (p *Pool) stopTimers() {
-	for _, t := range []*time.Timer{p.retry, p.resume, p.balance, p.pulse, p.care} {
+	for _, t := range []*time.Timer{p.retry, p.balance, p.pulse, p.care} {
 		if t != nil {
 			t.Stop()
 		}

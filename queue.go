@@ -30,7 +30,7 @@ type entry struct {
 	unwatch func() bool             // stops watching ctx; nil where it does not end
 	next    int                     // first call not taken
 	left    int                     // calls not answered
-	failed  map[int]*attempts       // of calls that have failed and are run again
+	failed  map[int]attempts        // of calls that have failed and are run again
 	out     int                     // of them, handed to workers
 	cost    *cost                   // of the function's calls
 }

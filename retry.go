@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -63,41 +64,88 @@ type attempts struct {
 	crashes int // of them, by the death of its worker
 }
 
-// retries decides, for an executor, what becomes of calls that failed.
+// retries has the calls of an executor that failed run again. Its fields are guarded by the
+// executor's mutex, mu.
 type retries struct {
 	Retry
-	maxCrashes int // so many workers, and no more, may a call kill
+	maxCrashes int // so many workers, and no more, may a call kill; 0: any
+	mu         *sync.Mutex
+	queue      *queue
+	drain      *drain
+	staff      func() // sees to it that the calls that wait are run; mu is held
+
+	over  bool        // no more calls are run again
+	timer *time.Timer // for the next call that is put off
+	count uint64      // of calls that were run again
 }
 
-// again notes that call i of e has failed with err, and returns whether and after which
-// pause it is to be run again. If not, err tells how often it was run. The executor's
-// mutex is held.
-func (r *retries) again(e *entry, i int, err error) (pause time.Duration, ok bool) {
+// again notes that call i of e has failed with err, and reports whether it is going to be run
+// again. If not, err tells how often it was run.
+func (r *retries) again(e *entry, i int, err error) bool {
 	at := callInfo(err)
 	if at == nil || r.Attempts <= 1 {
-		return 0, false
+		return false
 	}
-	if e.failed == nil {
-		e.failed = map[int]*attempts{}
+	a := r.note(e, i, err)
+	again := a.failed < r.Attempts && (r.maxCrashes == 0 || a.crashes < r.maxCrashes) && (r.If == nil || r.If(err))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !again || r.over || e.ctx.Err() != nil {
+		at.Attempts = a.failed
+		delete(e.failed, i)
+		return false
 	}
+	// This is a new call before the old one is counted as answered.
+	e.left++
+	r.drain.add(1)
+	r.count++
+	r.queue.off = append(r.queue.off, putOff{span{e, i, 1}, time.Now().Add(r.pause(a.failed))})
+	r.resume()
+	return true
+}
+
+// note counts a failure, and returns how many there are.
+func (r *retries) note(e *entry, i int, err error) attempts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	a := e.failed[i]
-	if a == nil {
-		a = &attempts{}
-		e.failed[i] = a
-	}
 	a.failed++
-	crash, crashed := err.(*CrashError)
-	if crashed {
+	if crash, crashed := err.(*CrashError); crashed {
 		a.crashes++
 		crash.Crashes = a.crashes
 	}
-	switch {
-	case a.failed >= r.Attempts, crashed && a.crashes >= r.maxCrashes, r.If != nil && !r.If(err):
-		at.Attempts = a.failed
-		delete(e.failed, i)
-		return 0, false
+	if e.failed == nil {
+		e.failed = map[int]attempts{}
 	}
-	return r.pause(a.failed), true
+	e.failed[i] = a
+	return a
+}
+
+// resume has the calls run that were put off and whose time has come. mu is held.
+func (r *retries) resume() {
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	if next, ok := r.queue.due(); ok {
+		r.timer = time.AfterFunc(next, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if !r.over {
+				r.resume()
+			}
+		})
+	}
+	r.staff()
+}
+
+// end has no more calls run again. Those that are put off are for the queue's owner to
+// answer. mu is held.
+func (r *retries) end() {
+	r.over = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
 }
 
 // callInfo returns the CallInfo of an error that says what became of the call itself, or

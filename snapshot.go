@@ -59,7 +59,7 @@ func (p *Pool) Snapshot() PoolSnapshot {
 	now := time.Now()
 	s := PoolSnapshot{
 		Time: now, Queued: p.queue.n, PutOff: len(p.queue.off),
-		Answered: p.answered, Retried: p.retried, Started: p.hired,
+		Answered: p.answered, Retried: p.retries.count, Started: p.hired,
 	}
 	for w := range p.workers {
 		s.HandedOut += w.open

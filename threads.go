@@ -68,7 +68,6 @@ type Threads struct {
 	queue   queue
 	running map[*thread]struct{} // one for each goroutine
 	stopped bool                 // calls that have not begun are not run any more
-	resume  *time.Timer          // for the next call that is put off
 	drain   drain
 	costs   costs
 }
@@ -87,10 +86,9 @@ func NewThreads(cfg ThreadsConfig) *Threads {
 	if err != nil {
 		err = fmt.Errorf("ThreadsConfig: %w", err)
 	}
-	return &Threads{
-		cfg: cfg, bad: err, retries: retries{Retry: cfg.Retry},
-		running: map[*thread]struct{}{}, drain: newDrain(),
-	}
+	t := &Threads{cfg: cfg, bad: err, running: map[*thread]struct{}{}, drain: newDrain()}
+	t.retries = retries{Retry: cfg.Retry, mu: &t.mu, queue: &t.queue, drain: &t.drain, staff: t.staff}
+	return t
 }
 
 // Submit implements [Executor].
@@ -131,42 +129,13 @@ func (t *Threads) staff() {
 // judge decides what becomes of a call that has failed.
 func (t *Threads) judge(e *entry, i int, err error) (verdict error, again bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e.ctx.Err() != nil {
-		return err, false
-	}
 	for th := range t.running {
-		if th.now == (span{e, i, 1}) && th.ctx != nil && th.ctx.Err() != nil {
+		if th.now == (span{e, i, 1}) && th.ctx != nil && th.ctx.Err() != nil && e.ctx.Err() == nil {
 			err = &TimeoutError{CallInfo: e.b.Info(i, 0), Limit: t.cfg.CallTimeout, wrapped: err}
 		}
 	}
-	if t.stopped {
-		return err, false
-	}
-	pause, again := t.retries.again(e, i, err)
-	if again { // this is a new call before the old one is counted as answered
-		e.left++
-		t.drain.add(1)
-		t.queue.off = append(t.queue.off, putOff{span{e, i, 1}, time.Now().Add(pause)})
-		t.resumeCalls()
-	}
-	return err, again
-}
-
-// resumeCalls has the calls run that were put off and whose time has come. t.mu is held.
-func (t *Threads) resumeCalls() {
-	if t.resume != nil {
-		t.resume.Stop()
-		t.resume = nil
-	}
-	if next, ok := t.queue.due(); ok {
-		t.resume = time.AfterFunc(next, func() {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			t.resumeCalls()
-		})
-	}
-	t.staff()
+	t.mu.Unlock()
+	return err, t.retries.again(e, i, err)
 }
 
 // threadWindow is the most inputs a worker that a stream pulls ahead on Threads.
@@ -274,6 +243,7 @@ func (t *Threads) Stop(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	t.stopped = true
+	t.retries.end()
 	queued := t.queue.removeAll()
 	t.mu.Unlock()
 	t.drop(queued, func(s span) { s.fail(0, ErrClosed) })
@@ -287,9 +257,7 @@ func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
 	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
 		t.mu.Lock()
 		queued := t.queue.removeAll()
-		if t.resume != nil {
-			t.resume.Stop()
-		}
+		t.retries.end()
 		var running []span
 		for th := range t.running {
 			if th.now.e != nil {

@@ -47,6 +47,7 @@ type worker struct {
 	stopping  bool                 // gets no more calls, and is told to stop after the last one
 	stopSent  time.Time            // when it was told, or zero
 	overdue   *time.Timer          // to look whether it does what it was told
+	unheard   bool                 // what it has said could not be taken when it was due
 	lookAt    time.Time            // when that is due
 	late      bool                 // it was killed as a call exceeded CallTimeout
 }
@@ -224,90 +225,6 @@ func (w *worker) kill(why string) {
 	if l := w.link; l != nil {
 		end(l)
 	}
-}
-
-// reaction is how much longer than KillGrace a worker may take to do what it was
-// told, before it is taken to be stopped or stuck. The worker itself sees to it that
-// a call ends in time, and knows better than its parent which one it runs.
-const reaction = 250*time.Millisecond + termGrace
-
-// termGrace is how long what a worker has started has to end after SIGTERM, when the worker
-// is going to be killed with all of it.
-const termGrace = 250 * time.Millisecond
-
-// watch looks after a while whether the worker has done what it was told, in what it has
-// said by then: a slow parent is not the worker's fault. p.mu is held.
-func (w *worker) watch(wait time.Duration) {
-	at := time.Now().Add(wait)
-	if w.overdue != nil {
-		if at.Before(w.lookAt) {
-			w.lookAt = at
-			w.overdue.Reset(wait)
-		}
-		return
-	}
-	w.lookAt = at
-	var timer *time.Timer
-	timer = time.AfterFunc(wait, func() {
-		w.in.mu.Lock()
-		more := w.takeOver(0)
-		w.in.mu.Unlock()
-		w.p.mu.Lock()
-		if w.overdue == timer {
-			w.overdue = nil
-			if next := w.checkOverdue(); next > 0 {
-				w.watch(next)
-			}
-		}
-		w.p.mu.Unlock()
-		if more {
-			w.catchUp() // receive has not been asked to be woken
-		}
-	})
-	w.overdue = timer
-}
-
-// checkOverdue kills the worker if it has not done what it was told, and returns when
-// to look again, or 0. p.mu is held.
-func (w *worker) checkOverdue() (next time.Duration) {
-	look := func(since time.Time, limit time.Duration, what string) {
-		switch left := limit - time.Since(since); {
-		case left <= 0:
-			w.kill(fmt.Sprintf("killed by multiproc: it did not %s within %v", what, limit))
-		case next == 0 || left < next:
-			next = left
-		}
-	}
-	for _, f := range w.flight {
-		if !f.cancelled.IsZero() {
-			look(f.cancelled, w.p.cfg.KillGrace+reaction, "react to a cancellation")
-		}
-	}
-	if !w.stopSent.IsZero() {
-		look(w.stopSent, w.p.cfg.KillGrace+reaction, "stop")
-	}
-	if !w.pinged.IsZero() {
-		look(w.pinged, w.patience(), "give a sign of life")
-	}
-	if w.p.cfg.CallTimeout > 0 && w.killed == "" {
-		if w.in.known != 0 {
-			look(w.since, w.callLimit(), "end a call")
-		}
-		for _, began := range w.began {
-			look(began, w.callLimit(), "end a call")
-		}
-		w.late = w.killed != ""
-	}
-	if w.state == stateEnded || w.killed != "" {
-		return 0
-	}
-	return next
-}
-
-// callLimit is how long after the start of a call it is clear that the worker does not see
-// to its limit.
-func (w *worker) callLimit() time.Duration {
-	return w.p.cfg.CallTimeout + w.p.cfg.KillGrace + reaction
 }
 
 // stop lets the process end once it has no calls. p.mu is held.

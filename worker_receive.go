@@ -1,10 +1,10 @@
 package multiproc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -22,6 +22,7 @@ type flying struct {
 	id        uint64        // of the first
 	est       time.Duration // how long each of them will take, as far as is known
 	cancelled time.Time     // when they were, or zero
+	told      time.Time     // when the worker was told so, or zero
 }
 
 // land takes the calls from id on out of flight, at most n and as many as were handed
@@ -45,7 +46,8 @@ func (w *worker) land(id uint64, n int) span {
 			delete(w.began, id+uint64(k))
 		}
 	}
-	tail := flying{after, id + uint64(s.n), f.est, f.cancelled}
+	tail := *f
+	tail.span, tail.id = after, id+uint64(s.n)
 	switch {
 	case before.n > 0 && after.n > 0:
 		f.span = before
@@ -252,41 +254,6 @@ func (w *worker) on(m *wire.Frame) error {
 	return fmt.Errorf("unexpected %s frame", m.Kind)
 }
 
-// startedOne notes that one of several calls runs.
-func (w *worker) startedOne(id uint64) error {
-	if _, runs := w.in.several[id]; runs || len(w.in.several) == w.p.cfg.Concurrency {
-		return fmt.Errorf("call %d started while %d others run", id, len(w.in.several))
-	}
-	w.in.several[id] = nil
-	w.p.mu.Lock()
-	defer w.p.mu.Unlock()
-	if id == 0 || id >= w.out.said.Load() || w.find(id) < 0 {
-		return fmt.Errorf("call %d started, which the worker does not have to start", id)
-	}
-	w.began[id] = time.Now()
-	if w.p.cfg.CallTimeout > 0 {
-		w.watch(w.callLimit())
-	}
-	return nil
-}
-
-// answered notes that the call has been answered, and whether that says that the next one
-// runs. It returns which limit the call has exceeded, or nil.
-func (w *worker) answered(id uint64, m *wire.Frame) (*exceeded, error) {
-	if over, runs := w.in.several[id]; runs && !m.Next {
-		delete(w.in.several, id)
-		return over, nil
-	}
-	if id != w.in.running || id == 0 {
-		return nil, fmt.Errorf("answer to call %d, which does not run", id)
-	}
-	over := w.in.over
-	if w.in.running, w.in.over = 0, nil; m.Next {
-		w.in.running = id + 1
-	}
-	return over, nil
-}
-
 func (w *worker) onResult(id uint64, m *wire.Frame, result []byte) error {
 	if _, err := w.answered(id, m); err != nil {
 		return err
@@ -358,57 +325,6 @@ func (w *worker) onFailed(m *wire.Frame, ran time.Duration, failure []byte) erro
 	return nil
 }
 
-// exceeded is a limit that a call has exceeded.
-type exceeded struct {
-	limit time.Duration
-	cpu   bool
-}
-
-// error returns the error of a call that was told so and returned err; nil: did not return.
-func (x *exceeded) error(at CallInfo, err error) error {
-	return &TimeoutError{CallInfo: at, Limit: x.limit, CPU: x.cpu, Hard: err == nil, wrapped: err}
-}
-
-// exceededBy reads an Exceeded frame of a worker that has these limits.
-func exceededBy(m *wire.Frame, timeout, cpuTime time.Duration) (*exceeded, error) {
-	what, err := wire.Number(m.Body)
-	switch {
-	case err != nil:
-		return nil, err
-	case what == exceededTime && timeout > 0:
-		return &exceeded{timeout, false}, nil
-	case what == exceededCPU && cpuTime > 0:
-		return &exceeded{cpuTime, true}, nil
-	}
-	return nil, fmt.Errorf("call %d exceeded a limit that there is not", m.ID)
-}
-
-func (w *worker) onExceeded(m *wire.Frame) error {
-	over, err := exceededBy(m, w.p.cfg.CallTimeout, w.p.cfg.CPUTime)
-	if err != nil {
-		return err
-	}
-	if _, runs := w.in.several[m.ID]; runs {
-		w.in.several[m.ID] = over
-	} else if w.in.over = over; m.ID == 0 || m.ID != w.in.running {
-		return fmt.Errorf("call %d exceeded a limit, but does not run", m.ID)
-	}
-	return nil
-}
-
-// runs returns the calls that the worker runs, in order, and which limits they have
-// exceeded.
-func (in *incoming) runs() (ids []uint64, over []*exceeded) {
-	if in.running != 0 {
-		return []uint64{in.running}, []*exceeded{in.over}
-	}
-	ids = slices.Sorted(maps.Keys(in.several))
-	for _, id := range ids {
-		over = append(over, in.several[id])
-	}
-	return ids, over
-}
-
 // tornDown notes how the teardown has ended.
 func (w *worker) tornDown(m *wire.Frame, body []byte) error {
 	if m.Kind != wire.Failed {
@@ -460,6 +376,7 @@ func (w *worker) pass() (err error) {
 	if now := w.in.running; now != w.in.known && err == nil {
 		if now != 0 && (now >= w.out.said.Load() || w.find(now) < 0) {
 			err = fmt.Errorf("call %d started, which the worker does not have to start", now)
+			w.in.running = 0
 		}
 		w.since, w.in.known = time.Now(), now
 		if limit := w.p.cfg.CallTimeout; limit > 0 && now != 0 {
@@ -552,10 +469,15 @@ func (w *worker) takeBack(id uint64, n int) (unwanted []span) {
 	running, _ := w.in.runs()
 	var back []span
 	end := min(id+uint64(n), w.out.said.Load())
-	if len(w.flight) > 0 {
-		id = max(id, w.flight[0].id)
-	}
-	for id < end && len(w.flight) > 0 {
+	for {
+		// What is not in flight costs nothing: a worker may speak of any number of calls.
+		at, _ := slices.BinarySearchFunc(w.flight, id, func(f flying, id uint64) int {
+			return cmp.Compare(f.id+uint64(f.n), id+1)
+		})
+		if at == len(w.flight) || max(id, w.flight[at].id) >= end {
+			break
+		}
+		id = max(id, w.flight[at].id)
 		most, runs := end-id, false
 		for _, running := range running {
 			if runs = runs || id == running; id < running {
@@ -567,10 +489,8 @@ func (w *worker) takeBack(id uint64, n int) (unwanted []span) {
 			continue
 		}
 		s := w.land(id, int(most))
-		if s.n > 0 {
-			back = append(back, s)
-		}
-		id += uint64(max(s.n, 1))
+		back = append(back, s)
+		id += uint64(s.n)
 	}
 	unwanted = w.p.putBack(back)
 	if len(back) > 0 && w.open > 0 {

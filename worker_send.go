@@ -26,8 +26,10 @@ type outgoing struct {
 	buf    []byte   // scratch of say
 	calls  []flying // likewise
 
-	// Calls of lower ids have been encoded or refused: only these can have been answered.
-	// Whoever encodes stores it, before the worker gets to see the calls.
+	encoded  uint64      // calls of lower ids have been encoded or refused
+	encoding atomic.Bool // an argument is being encoded, which may take a while
+	// Calls of lower ids have been read to their end: only these can have been answered. It
+	// is stored before the worker gets to see the last byte.
 	said atomic.Uint64
 }
 
@@ -36,6 +38,22 @@ type unsent struct {
 	frames []byte
 	tail   wire.Tail
 	how    transport.How
+	upTo   uint64 // what out.said will be then
+}
+
+// lastByte is a tail that tells when its last byte is read.
+type lastByte struct {
+	wire.Tail
+	read func()
+}
+
+// ReadAt implements [io.ReaderAt].
+func (t lastByte) ReadAt(p []byte, off int64) (n int, err error) {
+	n, err = t.Tail.ReadAt(p, off)
+	if off+int64(n) == t.Size() {
+		t.read()
+	}
+	return n, err
 }
 
 // cancel ends the calls of e that the worker has.
@@ -111,7 +129,7 @@ func (w *worker) say(how transport.How) (more, ended bool) {
 	switch { // whoever holds mu has said the calls that it is about
 	case len(buf) == 0:
 	case how == transport.Try: // there may be no room
-		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(buf), nil, transport.Urgent})
+		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(buf), nil, transport.Urgent, w.out.encoded})
 		w.poke()
 	default:
 		w.transmit(buf, nil, transport.Urgent)
@@ -137,17 +155,28 @@ func (w *worker) transmit(frames []byte, tail wire.Tail, how transport.How) {
 	later := how == transport.Try && (tail != nil || len(w.out.unsent) > 0)
 	if !later {
 		for _, u := range w.out.unsent {
-			w.link.Send(u.frames, u.tail, u.how)
+			w.give(u)
 		}
 		w.out.unsent = nil
 		if len(frames) > 0 {
-			later = errors.Is(w.link.Send(frames, tail, how), transport.ErrFull)
+			later = errors.Is(w.give(unsent{frames, tail, how, w.out.encoded}), transport.ErrFull)
 		}
 	}
 	if later {
-		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(frames), tail, transport.Now})
+		w.out.unsent = append(w.out.unsent, unsent{bytes.Clone(frames), tail, transport.Now, w.out.encoded})
 		w.poke()
 	}
+}
+
+// give sends frames, whose calls the worker may say something about from then on.
+func (w *worker) give(u unsent) error {
+	if u.tail != nil { // of the last call; those before it are complete
+		w.out.said.Store(u.upTo - 1)
+		u.tail = lastByte{u.tail, func() { w.out.said.Store(u.upTo) }}
+	} else {
+		w.out.said.Store(u.upTo)
+	}
+	return w.link.Send(u.frames, u.tail, u.how)
 }
 
 // control appends what is to be said besides calls. p.mu is held.
@@ -155,13 +184,20 @@ func (w *worker) control(buf []byte) []byte {
 	for _, c := range w.cancels {
 		buf = appendCancel(buf, c.id, c.n, w.p.cfg.KillGrace)
 	}
+	if len(w.cancels) > 0 {
+		for i := range w.flight {
+			if f := &w.flight[i]; !f.cancelled.IsZero() && f.told.IsZero() {
+				f.told = time.Now()
+			}
+		}
+	}
 	w.cancels = w.cancels[:0]
 	if w.recall > 0 {
 		buf = wire.Append(buf, wire.Recall, 0, wire.AppendNumber(nil, w.recall))
 		w.recall = 0
 	}
 	if w.ping {
-		w.ping = false
+		w.ping, w.pinged = false, time.Now()
 		buf = wire.Append(buf, wire.Ping, 0, nil)
 	}
 	if w.stopping && w.open == 0 && w.stopSent.IsZero() {
@@ -293,7 +329,9 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 		}
 		head := len(buf)
 		buf = wire.AppendName(wire.Begin(buf, wire.Calls, id), s.e.b.Func())
+		w.out.encoding.Store(true)
 		out, n, tail, err := s.e.b.calls.appendArgs(buf, s.i, s.n, start+maxBatchBytes, parcel)
+		w.out.encoding.Store(false)
 		size := len(out) - start
 		switch buf = out; {
 		case tail != nil:
@@ -319,7 +357,7 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 		s.e.cost.addArguments(n, size)
 		_, s = s.split(n)
 		id += uint64(n)
-		w.out.said.Store(id)
+		w.out.encoded = id
 		if err != nil {
 			w.refuse(span{s.e, s.i, 1}, id, err)
 			_, s = s.split(1)

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 import uuid
+from functools import partial
 
 WORKERS = 2
 CALLS = 100  # of a map
@@ -74,32 +75,13 @@ def work(how, x):
     return x * x
 
 
-def killed(x):
-    return work("killed", x)
-
-
-def exits(x):
-    return work("exit", x)
-
-
-def exits_politely(x):
-    return work("sys.exit", x)
-
-
-def raises(x):
-    return work("exception", x)
-
-
-def hangs(x):
-    return work("hang", x)
-
-
-def stops(x):
-    return work("stopped", x)
-
-
-def square(x):
-    return work("", x)
+killed = partial(work, "killed")
+exits = partial(work, "exit")
+exits_politely = partial(work, "sys.exit")
+raises = partial(work, "exception")
+hangs = partial(work, "hang")
+stops = partial(work, "stopped")
+square = partial(work, "")
 
 
 def who(_):

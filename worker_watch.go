@@ -1,0 +1,123 @@
+package multiproc
+
+import (
+	"fmt"
+	"time"
+)
+
+// reaction is how much longer than KillGrace a worker may take to do what it was
+// told, before it is taken to be stopped or stuck. The worker itself sees to it that
+// a call ends in time, and knows better than its parent which one it runs.
+const reaction = 250*time.Millisecond + termGrace
+
+// termGrace is how long what a worker has started has to end after SIGTERM, when the worker
+// is going to be killed with all of it.
+const termGrace = 250 * time.Millisecond
+
+// watch looks after a while whether the worker has done what it was told, in what it has
+// said by then: a slow parent is not the worker's fault. p.mu is held.
+func (w *worker) watch(wait time.Duration) {
+	at := time.Now().Add(wait)
+	if w.overdue != nil {
+		if at.Before(w.lookAt) {
+			w.lookAt = at
+			w.overdue.Reset(wait)
+		}
+		return
+	}
+	w.lookAt = at
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
+		heard, more := w.hear()
+		w.p.mu.Lock()
+		if w.overdue == timer {
+			w.overdue = nil
+			if w.unheard = !heard && !w.unheard; w.unheard { // once
+				w.watch(reaction)
+			} else if next := w.checkOverdue(); next > 0 {
+				w.watch(next)
+			}
+		}
+		w.p.mu.Unlock()
+		if more {
+			w.catchUp() // receive has not been asked to be woken
+		}
+	})
+	w.overdue = timer
+}
+
+// hearings is how often what a worker has said is taken before it is killed: enough for
+// all that can be on its way, and no more, or it could talk for ever.
+const hearings = 8
+
+// hear takes what the worker has said, unless somebody is doing that, which may be held up by
+// the decoding of a result. It reports whether it did, and whether there may be more.
+func (w *worker) hear() (heard, more bool) {
+	if !w.in.mu.TryLock() {
+		return false, false
+	}
+	defer w.in.mu.Unlock()
+	more = true
+	for n := 0; more && n < hearings; n++ {
+		more = w.takeOver(0)
+	}
+	return true, more
+}
+
+// checkOverdue kills the worker if it has not done what it was told, and returns when
+// to look again, or 0. p.mu is held.
+func (w *worker) checkOverdue() (next time.Duration) {
+	look := func(since time.Time, limit time.Duration, what string) {
+		switch left := limit - time.Since(since); {
+		case left <= 0:
+			w.kill(fmt.Sprintf("killed by multiproc: it did not %s within %v", what, limit))
+		case next == 0 || left < next:
+			next = left
+		}
+	}
+	later := func() {
+		if next == 0 || reaction < next {
+			next = reaction
+		}
+	}
+	for _, f := range w.flight {
+		switch limit := w.p.cfg.KillGrace + reaction; {
+		case f.cancelled.IsZero():
+		case !f.told.IsZero():
+			look(f.told, limit, "react to a cancellation")
+		case f.id >= w.out.said.Load() || w.out.encoding.Load():
+			later() // it has not been told, which is not its fault
+		default:
+			look(f.cancelled, limit, "react to a cancellation")
+		}
+	}
+	if !w.stopSent.IsZero() {
+		look(w.stopSent, w.p.cfg.KillGrace+reaction, "stop")
+	}
+	switch {
+	case w.pinged.IsZero():
+	case w.ping && w.out.encoding.Load():
+		later()
+	default:
+		look(w.pinged, w.patience(), "give a sign of life")
+	}
+	if w.p.cfg.CallTimeout > 0 && w.killed == "" {
+		if w.in.known != 0 {
+			look(w.since, w.callLimit(), "end a call")
+		}
+		for _, began := range w.began {
+			look(began, w.callLimit(), "end a call")
+		}
+		w.late = w.killed != ""
+	}
+	if w.state == stateEnded || w.killed != "" {
+		return 0
+	}
+	return next
+}
+
+// callLimit is how long after the start of a call it is clear that the worker does not see
+// to its limit.
+func (w *worker) callLimit() time.Duration {
+	return w.p.cfg.CallTimeout + w.p.cfg.KillGrace + reaction
+}
