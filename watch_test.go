@@ -105,8 +105,8 @@ func TestEarlyAnswers(t *testing.T) {
 			}
 			conn.Wait(0) // the beginning
 			conn.Send(slices.Concat(started(1), wire.Append(nil, wire.Result, 1, append(wire.AppendRan(nil, 0), 0x05))), nil, transport.Now)
-			for conn.Wait(0) == nil {
-				if _, err := conn.Poll(0, 1); err != nil {
+			for {
+				if _, err := transport.Recv(conn); err != nil {
 					return
 				}
 			}
