@@ -51,6 +51,15 @@ var programs = map[string]program{
 		bad:  []string{"-workers", "-1"},
 		says: `write: PoolConfig: Workers\b.*-1.*`,
 	},
+	"io-concurrency": {
+		args: []string{"-texts", "8", "-wait", "1ms"},
+		want: []string{
+			`a process for each +8 texts in \d+\.\d{4} seconds, 1\.00× as fast`,
+			`pool +8 texts in \d+\.\d{4} seconds, \d+\.\d\d× as fast`,
+			`pool, Concurrency 16 +8 texts in \d+\.\d{4} seconds, \d+\.\d\d× as fast`,
+			`threads +8 texts in \d+\.\d{4} seconds, \d+\.\d\d× as fast`,
+		},
+	},
 	"isolation": {
 		want: []string{
 			`result #0: first`,
