@@ -23,6 +23,7 @@ type env struct {
 	empty     tool // limits/empty
 	firstByte tool // limits/firstbyte
 	small     tool // small
+	waits     tool // waits
 	python    tool // peers/peer.py
 	goPlugin  tool // peers/goplugin
 
@@ -158,9 +159,9 @@ func find(ctx context.Context, root, dir, peers string, quick bool) (*env, error
 	} {
 		*c.to = compile(ctx, filepath.Join(folder, c.source), dir, c.flags)
 	}
-	for to, name := range map[*tool]string{&e.empty: "limits/empty", &e.firstByte: "limits/firstbyte", &e.small: "small"} {
+	for to, name := range map[*tool]string{&e.empty: "limits/empty", &e.firstByte: "limits/firstbyte", &e.small: "small", &e.waits: "waits"} {
 		built := filepath.Join(dir, filepath.Base(name))
-		_, err := program("go").output(ctx, root, "build", "-o", built, "./bench/"+name)
+		_, err := program("go").output(ctx, root, "build", "-tags=netgo", "-o", built, "./bench/"+name) // netgo: the C library is not to be loaded with package net
 		if err != nil {
 			return nil, fmt.Errorf("build bench/%s: %w", name, err)
 		}

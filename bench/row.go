@@ -72,7 +72,7 @@ func rows() []row {
 		mapRow(), streamRow(),
 		latencyRow(), latencyApartRow(), latencyLoadedRow(),
 		payloadRow(), zeroCopyRow(),
-		startRow(), startSpareRow(), filesRow(),
+		startRow(), startSpareRow(), filesRow(), waitsRow(),
 		memoryRow(), manyWorkersRow(), streamMemoryRow(),
 		listAppendRow(), crashRow(),
 	}

@@ -14,11 +14,14 @@ import importlib.metadata
 import json
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.pool
 import os
 import platform
 import select
 import signal
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -307,6 +310,45 @@ def files_warm_pool(times):
         return files(times, lambda names: pool.map(write_file, names))
 
 
+# Waiting for a server.
+
+
+def fetch(port):
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        text = b""
+        while more := connection.recv(100):
+            text += more
+    check(text == b"a text\n", "the server said something else")
+
+
+def waits(times, texts, wait, program, job):
+    with subprocess.Popen([program, "serve", wait], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        ports = [int(server.stdout.readline())] * int(texts)
+        return seconds(times, lambda: None, lambda: job(ports))
+
+
+def waits_process(times, texts, wait, program):
+    def job(ports):
+        processes = [multiprocessing.Process(target=fetch, args=(port,)) for port in ports]
+        for p in processes:
+            p.start()
+        for p in processes:
+            p.join()
+        check(all(p.exitcode == 0 for p in processes), "a text was not fetched")
+
+    return waits(times, texts, wait, program, job)
+
+
+def waits_pool(times, texts, wait, program):
+    with multiprocessing.Pool(WORKERS) as pool:
+        return waits(times, texts, wait, program, lambda ports: pool.map(fetch, ports))
+
+
+def waits_threads(times, texts, wait, program):
+    with multiprocessing.pool.ThreadPool(16 * WORKERS) as pool:
+        return waits(times, texts, wait, program, lambda ports: pool.map(fetch, ports, chunksize=1))
+
+
 # Memory.
 
 
@@ -403,7 +445,7 @@ def die_with_parent():
         os.killpg(0, signal.SIGKILL)
 
 
-JOBS = {name: job for name, job in globals().items() if name.startswith(("map_", "stream_", "latency_", "payload_", "start", "files_", "memory", "list_", "crash_"))}
+JOBS = {name: job for name, job in globals().items() if name.startswith(("map_", "stream_", "latency_", "payload_", "start", "files_", "waits_", "memory", "list_", "crash_"))}
 
 
 def main():
