@@ -2,9 +2,12 @@ package multiproc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -195,4 +198,141 @@ func BenchmarkBytes(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkSnapshot is one Snapshot of a pool of two workers.
+func BenchmarkSnapshot(b *testing.B) {
+	in := make([]int, 20_000)
+	for _, load := range []string{"none", "map"} {
+		b.Run("load="+load, func(b *testing.B) {
+			pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 2})
+			defer pool.Close()
+			if err := pool.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			if load == "map" {
+				defer keepBusy(b, pool, in)()
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				pool.Snapshot()
+			}
+		})
+	}
+}
+
+// keepBusy runs small calls until the function that it returns is called.
+func keepBusy(b *testing.B, ex multiproc.Executor, in []int) (stop func()) {
+	ctx, cancel := context.WithCancel(b.Context())
+	var user sync.WaitGroup
+	user.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := benchSquare.Map(ctx, ex, in); err != nil && ctx.Err() == nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		user.Wait()
+	}
+}
+
+// benchDeaf logs when its context will end, and goes on after that.
+var benchDeaf = multiproc.Register("bench.deaf", func(ctx context.Context, spin bool) (int, error) {
+	deadline, _ := ctx.Deadline()
+	slog.InfoContext(ctx, "", "pid", os.Getpid(), "deadline", deadline)
+	for i := 1; spin && i != 0; {
+		i = i*3 | 1
+	}
+	select {}
+})
+
+// deathWatch measures how long workers live after the end of the context of benchDeaf.
+type deathWatch struct {
+	slog.Handler // of no use but for being one
+	mu           sync.Mutex
+	deadlines    map[int]time.Time // by process id
+	dead         chan death
+}
+
+// death is when the context of a call ended, and its worker.
+type death struct{ deadline, end time.Time }
+
+func (w *deathWatch) Enabled(context.Context, slog.Level) bool { return true }
+
+func (w *deathWatch) Handle(_ context.Context, r slog.Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pid := 0
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "pid":
+			pid = int(a.Value.Int64())
+		case "deadline":
+			w.deadlines[pid] = a.Value.Time()
+		}
+		return true
+	})
+	return nil
+}
+
+func (w *deathWatch) observe(e multiproc.Event) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at, ok := w.deadlines[e.PID]; ok && e.Kind == multiproc.WorkerEnded {
+		w.dead <- death{at, now}
+		delete(w.deadlines, e.PID)
+	}
+}
+
+// BenchmarkHardDeadline is a call that goes on after its CallTimeout and is killed KillGrace
+// later. It reports how long after that moment the process is dead and reaped, and how long
+// after it the caller has its error:
+//
+//	go test -run '^$' -bench HardDeadline -benchtime 400x
+func BenchmarkHardDeadline(b *testing.B) {
+	const limit, grace = 10 * time.Millisecond, 50 * time.Millisecond
+	for _, c := range []struct {
+		call, load string
+		spin       bool
+	}{{"waits", "none", false}, {"spins", "none", true}, {"waits", "map", false}} {
+		b.Run("call="+c.call+"/load="+c.load, func(b *testing.B) {
+			w := &deathWatch{deadlines: map[int]time.Time{}, dead: make(chan death, 1)}
+			pool := multiproc.NewPool(multiproc.PoolConfig{
+				Workers: 2, CallTimeout: limit, KillGrace: grace, Logger: slog.New(w), Observe: w.observe,
+			})
+			defer pool.Close()
+			if err := pool.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			if c.load == "map" {
+				defer keepBusy(b, pool, make([]int, 20_000))()
+			}
+			var dead, told []time.Duration
+			for b.Loop() {
+				_, err := benchDeaf.Call(b.Context(), pool, c.spin)
+				now := time.Now()
+				e, ok := errors.AsType[*multiproc.TimeoutError](err)
+				if !ok || !e.Hard {
+					b.Fatalf("got %v, want a hard TimeoutError", err)
+				}
+				d := <-w.dead
+				hard := d.deadline.Add(grace)
+				dead = append(dead, d.end.Sub(hard))
+				told = append(told, now.Sub(hard))
+			}
+			report(b, "dead", dead)
+			report(b, "told", told)
+		})
+	}
+}
+
+// report reports the median and the 99th percentile.
+func report(b *testing.B, name string, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2])/1e3, name+"-p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100])/1e3, name+"-p99-µs")
 }

@@ -74,6 +74,6 @@ func rows() []row {
 		payloadRow(), zeroCopyRow(),
 		startRow(), startSpareRow(), filesRow(), waitsRow(),
 		memoryRow(), manyWorkersRow(), streamMemoryRow(),
-		listAppendRow(), crashRow(),
+		listAppendRow(), crashRow(), snapshotRow(),
 	}
 }
