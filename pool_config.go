@@ -154,8 +154,12 @@ type PoolConfig struct {
 	// comes as its text, but for numbers, texts, bytes, and slices and maps of them. A record
 	// of more than 64 KiB is cut.
 	//
-	// While the handler handles a record it holds up that worker's answers, so it must not
-	// wait for calls of this executor. Several goroutines may call it at once.
+	// A handler that blocks holds up the answers of the worker that logged, until it returns,
+	// and with them those who wait for its calls; so it must not wait for calls of this
+	// executor. Other workers go on: several goroutines may call it at once.
+	//
+	// A worker may have workers of its own, whose Logger is its slog.Default. What those log
+	// has a group "worker" for each level, the innermost first.
 	//
 	// nil means that nothing is passed on: a worker logs to its standard error.
 	Logger *slog.Logger

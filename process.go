@@ -72,8 +72,8 @@ type ProcessConfig struct {
 	// Stderr receives what the process writes to standard error; see [PoolConfig].
 	Stderr io.Writer
 
-	// Logger gets what the process logs; see [PoolConfig]. nil means that it logs to its
-	// standard error.
+	// Logger gets what the process logs; see [PoolConfig]. A handler that blocks holds up the
+	// answer of the process until it returns. nil means that it logs to its standard error.
 	Logger *slog.Logger
 
 	// Spares gives the call to a process that stands ready, if there is one. What the
