@@ -52,10 +52,10 @@ func (p *Pool) lookAfter() {
 			continue
 		}
 		if p.cfg.MaxAge > 0 {
-			soonest(p.cfg.MaxAge - time.Since(w.born))
+			soonest(max(p.cfg.MaxAge-time.Since(w.born), time.Until(w.heirless)))
 		}
 		if p.cfg.MaxRSS > 0 && w.needsLook {
-			soonest(lookEvery)
+			soonest(max(lookEvery, time.Until(w.heirless)))
 		}
 		if p.cfg.IdleTimeout > 0 && w.open == 0 {
 			soonest(p.cfg.IdleTimeout - time.Since(w.rested))
@@ -81,6 +81,7 @@ func (p *Pool) look() {
 		switch {
 		case p.cfg.IdleTimeout > 0 && w.open == 0 && time.Since(w.rested) >= p.cfg.IdleTimeout:
 			w.stop()
+		case time.Until(w.heirless) > 0: // later
 		case p.cfg.MaxAge > 0 && time.Since(w.born) >= p.cfg.MaxAge, heavy[w]:
 			w.old = true
 			p.succeed(w)
@@ -94,7 +95,7 @@ func (p *Pool) look() {
 func (p *Pool) heavy() map[*worker]bool {
 	pids := map[*worker]int{}
 	for w := range p.workers {
-		if w.state == stateReady && w.needsLook {
+		if w.state == stateReady && w.needsLook && time.Until(w.heirless) <= 0 {
 			w.needsLook = w.open > 0
 			pids[w] = w.link.PID()
 		}
@@ -118,6 +119,17 @@ func (p *Pool) succeed(w *worker) {
 	}
 	w.heir = p.hire()
 	w.heir.after = w
+}
+
+// heirPause is how long it takes until it is tried again to replace a worker whose heir has
+// not become ready.
+const heirPause = 5 * time.Second
+
+// disinherit has the worker go on, as the heir that it had is not to be. p.mu is held.
+func (w *worker) disinherit() {
+	if w.old {
+		w.old, w.needsLook, w.heirless = false, true, time.Now().Add(heirPause)
+	}
 }
 
 // retire ends the worker as soon as its calls have ended that it has begun. The others are

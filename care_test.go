@@ -104,21 +104,31 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
-// TestMaxAgeNoHeir has no successor start: the old worker stays.
+// TestMaxAgeNoHeir has no successor start: the old worker stays, and it is tried again, as long
+// as it takes. No call fails for that.
 func TestMaxAgeNoHeir(t *testing.T) {
 	simulate(t, PoolConfig{Workers: 1, MaxAge: 10 * time.Second}, func(t *testing.T, s *sim) {
 		s.launch = func(n int) error {
-			if n > 1 {
+			if n > 1 && n < 10 {
 				return errors.New("no room")
 			}
 			return nil
 		}
-		out, err := simCall.Map(t.Context(), s.pool, s.tasks(60, time.Second))
-		if len(out) != 60 || err != nil {
-			t.Errorf("%d results, %v", len(out), err)
+		for range 59 {
+			if _, err := simCall.Call(t.Context(), s.pool, s.task(1, time.Second)); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if n := len(s.started()); n < 2 || n > 10 {
-			t.Errorf("%d workers were started in a minute", n)
+		var want []time.Duration // at 10 s, each 5 s until one starts, which is old 10 s later
+		for at := 10 * time.Second; at <= 50*time.Second; at += 5 * time.Second {
+			want = append(want, at)
+		}
+		want = append([]time.Duration{0}, want...)
+		if got := s.started(); !slices.Equal(got, want) {
+			t.Errorf("workers were started at %v, want %v", got, want)
+		}
+		if now := s.pool.Snapshot(); now.Workers[0].PID != 1010 {
+			t.Errorf("the worker is %v", now.Workers[0])
 		}
 	})
 }

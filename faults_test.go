@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,75 +60,6 @@ func (d *dying) Next(f *wire.Frame) (bool, error) {
 		return false, io.EOF
 	}
 	return ok, err
-}
-
-// TestRandomDeaths has workers die between any two frames: each call is answered
-// once, with its result or a crash of its own, and none has run twice.
-func TestRandomDeaths(t *testing.T) {
-	seeds := 100
-	if testing.Short() {
-		seeds = 10
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			simulate(t, PoolConfig{Workers: 1 + seed%4}, func(t *testing.T, s *sim) {
-				rng := rand.New(rand.NewPCG(uint64(seed), 0))
-				deaths := 0
-				s.worker = func(_ int, conn transport.Conn) {
-					s.mu.Lock()
-					d := &dying{Conn: conn, left: rng.IntN(120)}
-					s.mu.Unlock()
-					if sayHello(d) == nil {
-						serveSim(d)
-					}
-					s.mu.Lock()
-					deaths++
-					s.mu.Unlock()
-				}
-				const n = 300
-				tasks := s.tasks(n, 0)
-				for i := range tasks {
-					tasks[i].Time = time.Duration(rng.IntN(3)) * time.Duration(rng.IntN(2000)) * time.Microsecond
-				}
-				var opts []MapOption
-				if batch := rng.IntN(40); batch > 0 {
-					opts = append(opts, WithBatch(batch))
-				}
-				out, err := simCall.Map(t.Context(), s.pool, tasks, append(opts, CollectErrors())...)
-				synctest.Wait()
-
-				failed := map[int]bool{}
-				if err != nil {
-					for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-						crash, ok := err.(*CrashError)
-						if !ok {
-							t.Fatalf("got %v, want crashes alone", err)
-						}
-						failed[crash.Index] = true
-					}
-				}
-				for i, x := range out {
-					if !failed[i] && x != i*i {
-						t.Errorf("item %d: got %d", i, x)
-					}
-				}
-				s.mu.Lock()
-				if len(failed) > deaths {
-					t.Errorf("%d calls failed, and only %d workers died", len(failed), deaths)
-				}
-				s.mu.Unlock()
-				runs := map[int]int{}
-				for _, x := range s.begun() {
-					runs[x]++
-				}
-				for i := range n {
-					if runs[i] > 1 || runs[i] == 0 && !failed[i] {
-						t.Errorf("call %d ran %d times", i, runs[i])
-					}
-				}
-			})
-		})
-	}
 }
 
 // started is the word that the call has begun.
@@ -224,6 +154,50 @@ func TestHostileWorker(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWorkerKeepsCalls has a worker give no call back: it is not asked again and again.
+func TestWorkerKeepsCalls(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 2, KillGrace: time.Second}, func(t *testing.T, s *sim) {
+		recalls := 0
+		s.worker = func(n int, conn transport.Conn) {
+			if sayHello(conn) != nil {
+				return
+			}
+			if n > 1 {
+				serveSim(conn)
+				return
+			}
+			for {
+				f, err := transport.Recv(conn)
+				if err != nil {
+					return
+				}
+				switch f.Kind {
+				case wire.Calls:
+					conn.Send(started(f.ID), nil, transport.Now)
+				case wire.Ping:
+					conn.Send(wire.Append(nil, wire.Pong, 0, nil), nil, transport.Now)
+				case wire.Recall:
+					if recalls++; recalls == 100 {
+						t.Error("the worker was asked 100 times")
+						return
+					}
+					conn.Send(wire.Append(nil, wire.Returned, 0, wire.AppendNumber(nil, 0)), nil, transport.Now)
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := simCall.Map(ctx, s.pool, s.tasks(20, time.Second), WithBatch(20), CollectErrors())
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(s.began) != time.Minute {
+			t.Errorf("got %v after %v", err, time.Since(s.began))
+		}
+		if recalls == 0 {
+			t.Error("the worker was not asked")
+		}
+		time.Sleep(2 * time.Second) // sleep: the clock is that of synctest. The worker is killed as it does not give up the calls
+	})
 }
 
 // TestHostileParent has a parent say what it must not: the worker ends.

@@ -62,6 +62,11 @@ type launch struct {
 
 // start starts this program again, to be a worker.
 func (l launch) start() (link, error) {
+	w, err := l.spawn()
+	return w, advise(err)
+}
+
+func (l launch) spawn() (link, error) {
 	if err := canSpawn(); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ type Spares struct {
 	cfg     ProcessConfig    // of NewSpares, with its defaults
 	bad     error            // what is wrong with it
 	start   launcher         // starts a process
+	timeout time.Duration    // for what every process does alike
 	prepare func(link) error // waits until it can take calls
 	logger  *slog.Logger     // what they log goes to; or nil
 	may     func() error     // why processes cannot be started at all, if so
@@ -83,7 +84,7 @@ func NewSpares(n int, cfg ProcessConfig) *Spares {
 // newSpares returns spares that start starts and that run the setup.
 func newSpares(n int, start launcher, setup *Setup, timeout time.Duration, logger *slog.Logger) *Spares {
 	return &Spares{
-		n: n, start: start, logger: logger, may: canSpawn, changed: make(chan struct{}),
+		n: n, start: start, timeout: timeout, logger: logger, may: canSpawn, changed: make(chan struct{}),
 		prepare: func(l link) error { return prepare(l, setup, timeout, logger) },
 	}
 }
@@ -192,7 +193,7 @@ func (s *Spares) keep(sp *spare) {
 		}
 		s.mu.Unlock()
 		err = s.prepare(l)
-		if err == nil && warmUp(l, s.logger) == nil && s.watch(sp) {
+		if err == nil && s.warmUp(l) == nil && s.watch(sp) {
 			return
 		}
 		ended := l.Reap()
@@ -374,4 +375,9 @@ func (t *taken) Wait(limit time.Duration) error {
 var nothing = &Func[int, int]{fn: func(_ context.Context, x int) (int, error) { return x, nil }}
 
 // warmUp has a process make a call of nothing: what has been run once takes half the time.
-func warmUp(l link, logger *slog.Logger) error { return runSetup(l, nothing.With(1), logger) }
+// A process that does not return from that within StartTimeout is stuck, and killed.
+func (s *Spares) warmUp(l link) error {
+	late := time.AfterFunc(s.timeout, func() { end(l) })
+	defer late.Stop()
+	return runSetup(l, nothing.With(1), s.logger)
+}

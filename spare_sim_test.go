@@ -203,6 +203,28 @@ func TestSpareSpeaks(t *testing.T) {
 	})
 }
 
+// TestSpareFreezes has spares freeze between their greeting and their first call: they are
+// replaced.
+func TestSpareFreezes(t *testing.T) {
+	simulate(t, PoolConfig{Workers: 1, Spares: 1, StartTimeout: time.Minute}, func(t *testing.T, s *sim) {
+		s.worker = func(n int, conn transport.Conn) {
+			if sayHello(conn) != nil {
+				return
+			}
+			if n == 1 {
+				silent(n, conn)
+				return
+			}
+			serveSim(conn)
+		}
+		s.hireSpares()
+		time.Sleep(time.Hour) // sleep: the clock is that of synctest
+		if got := s.started(); len(got) != 2 || got[1] != time.Minute+10*time.Millisecond {
+			t.Errorf("spares were started at %v", got)
+		}
+	})
+}
+
 // TestSparesOfStart gives calls to spares by Func.Start.
 func TestSparesOfStart(t *testing.T) {
 	simulate(t, PoolConfig{}, func(t *testing.T, s *sim) {

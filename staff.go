@@ -130,7 +130,7 @@ func (p *Pool) rebalance() {
 		}
 		if w.open == 0 {
 			idle = true
-		} else if n := w.open - p.cfg.Concurrency; n > most && !w.recalling {
+		} else if n := w.open - p.cfg.Concurrency; n > most && !w.recalling && w.next != w.barren {
 			victim, most = w, n
 		}
 	}
@@ -223,10 +223,10 @@ func refine(err error, pid int, ended child.Ended) error {
 	switch {
 	case errors.Is(err, errNoHello):
 		c.Func = "start"
-		return fmt.Errorf("%w: %w", err, c)
+		return advise(fmt.Errorf("%w: %w", err, c))
 	case errors.As(err, &died):
 		c.Func = died.name
-		return fmt.Errorf("setup: %w", c)
+		return advise(fmt.Errorf("setup: %w", c))
 	}
 	return err
 }

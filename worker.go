@@ -37,6 +37,7 @@ type worker struct {
 	after     *worker              // takes the place of that one, and no calls before that has none; or nil
 	heir      *worker              // the other way round
 	old       bool                 // it is to be replaced by its heir as soon as that is ready
+	heirless  time.Time            // until then it is not tried again to give it an heir
 	began     map[uint64]time.Time // when the calls that run did, where they can be several
 	needsLook bool                 // it has had calls since its memory was looked at
 	ping      bool                 // a sign of life is to be asked for
@@ -44,6 +45,8 @@ type worker struct {
 	cancels   []idRange            // calls to be cancelled
 	recall    int                  // calls to be asked back
 	recalling bool                 // calls have been asked back, and the answer is not in
+	recalled  uint64               // what next was when they were
+	barren    uint64               // there was nothing to give back when next was this
 	stopping  bool                 // gets no more calls, and is told to stop after the last one
 	stopSent  time.Time            // when it was told, or zero
 	overdue   *time.Timer          // to look whether it does what it was told
@@ -148,8 +151,12 @@ func (w *worker) settle(ended child.Ended, err error) {
 	if h := w.heir; h != nil && h.state == stateReady {
 		h.poke()
 	}
-	if a := w.after; a != nil && a.heir == w {
-		a.heir = nil
+	predecessor := w.after
+	if predecessor != nil && predecessor.heir == w {
+		predecessor.heir = nil
+		if !wasReady {
+			predecessor.disinherit()
+		}
 	}
 	for _, f := range w.flight {
 		f.e.out -= f.n
@@ -180,6 +187,7 @@ func (w *worker) settle(ended child.Ended, err error) {
 		lost = append(lost, p.queue.removeAll()...)
 	case w.ended > 0 || len(charged) > 0:
 		p.failures, p.notUntil = 0, time.Time{}
+	case !wasReady && predecessor != nil && predecessor.state == stateReady: // it is missed by nobody yet
 	case w.killed == "" && !w.stopping: // it died before it ran anything
 		lost, lostTo = p.failed(err), err
 	}

@@ -493,6 +493,9 @@ func (w *worker) takeBack(id uint64, n int) (unwanted []span) {
 		id += uint64(s.n)
 	}
 	unwanted = w.p.putBack(back)
+	if w.barren = 0; len(back) == 0 { // what it has, it has started, or so it says
+		w.barren = w.recalled
+	}
 	if len(back) > 0 && w.open > 0 {
 		w.low = 0 // it gets none of them before it has nothing else: they are for others
 	}

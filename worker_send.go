@@ -194,7 +194,7 @@ func (w *worker) control(buf []byte) []byte {
 	w.cancels = w.cancels[:0]
 	if w.recall > 0 {
 		buf = wire.Append(buf, wire.Recall, 0, wire.AppendNumber(nil, w.recall))
-		w.recall = 0
+		w.recall, w.recalled = 0, w.next
 	}
 	if w.ping {
 		w.ping, w.pinged = false, time.Now()

@@ -61,7 +61,7 @@ func (p *pump) remember(line []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tail.add(line)
-	if p.tail.max > 0 && gaveUp(line) {
+	if p.tail.max > 0 && gaveUp(line) && !(bytes.HasPrefix(line, []byte("SIGABRT: ")) && strings.HasPrefix(p.reason, "runtime/cgo: ")) { // which has just said more
 		p.reason = strings.TrimSpace(string(line[:min(len(line), 200)]))
 	}
 }

@@ -29,8 +29,11 @@ func New(name string, size int) (*Memory, error) {
 	}
 	size = (size + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err == unix.EMFILE {
+		err = fmt.Errorf("%w: raise the limit of open files (ulimit -n)", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("make shared memory: %w", os.NewSyscallError("memfd_create", err))
+		return nil, fmt.Errorf("make shared memory: %w", err)
 	}
 	m := &Memory{file: os.NewFile(uintptr(fd), name)}
 	err = unix.Ftruncate(fd, int64(size))
@@ -39,6 +42,9 @@ func New(name string, size int) (*Memory, error) {
 	}
 	if err == nil {
 		m.b, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	}
+	if err == unix.EFBIG {
+		err = fmt.Errorf("%w: raise the limit of the size of files (ulimit -f)", err)
 	}
 	if err != nil {
 		m.file.Close()
