@@ -37,6 +37,17 @@ func (c *callContext) cancel() {
 // exceed ends the context of a call that runs.
 func (c *callContext) exceed() { c.real().stop() }
 
+// limit gives the context of a call that runs, and has not been used yet, a deadline.
+func (c *callContext) limit(deadline time.Time) {
+	inner := c.inner.Load()
+	limited := &innerContext{}
+	ctx, stop := context.WithDeadline(inner, deadline)
+	limited.Context, limited.stop = ctx, func() { stop(); inner.stop() }
+	if !c.inner.CompareAndSwap(inner, limited) { // it was cancelled
+		stop()
+	}
+}
+
 // real returns the context that does the work.
 func (c *callContext) real() *innerContext {
 	worker := c.inner.Load()

@@ -38,7 +38,7 @@ const lookEvery = 100 * time.Millisecond
 // lookAfter has the workers looked at when one of them may be due to be replaced or not
 // needed any more. p.mu is held.
 func (p *Pool) lookAfter() {
-	if p.cfg.MaxAge == 0 && p.cfg.MaxRSS == 0 && p.cfg.IdleTimeout == 0 || p.care != nil {
+	if p.cfg.MaxAge == 0 && p.cfg.MaxRSS == 0 && p.cfg.IdleTimeout == 0 {
 		return
 	}
 	wait := time.Duration(-1)
@@ -48,7 +48,7 @@ func (p *Pool) lookAfter() {
 		}
 	}
 	for w := range p.workers {
-		if w.state != stateReady || w.stopping || w.old {
+		if w.state != stateReady || w.stopping || w.old || w.stands() {
 			continue
 		}
 		if p.cfg.MaxAge > 0 {
@@ -63,7 +63,15 @@ func (p *Pool) lookAfter() {
 			soonest(p.cfg.IdleTimeout)
 		}
 	}
-	if wait >= 0 {
+	if wait < 0 {
+		return
+	}
+	due := time.Now().Add(wait)
+	if p.care != nil && due.Before(p.careDue) && p.care.Stop() {
+		p.care = nil // it was to come later
+	}
+	if p.care == nil {
+		p.careDue = due
 		p.later(&p.care, wait, p.look)
 	}
 }
@@ -75,7 +83,7 @@ func (p *Pool) look() {
 		heavy = p.heavy()
 	}
 	for w := range p.workers {
-		if w.state != stateReady || w.stopping || w.old {
+		if w.state != stateReady || w.stopping || w.old || w.stands() {
 			continue
 		}
 		switch {
@@ -84,7 +92,9 @@ func (p *Pool) look() {
 		case time.Until(w.heirless) > 0: // later
 		case p.cfg.MaxAge > 0 && time.Since(w.born) >= p.cfg.MaxAge, heavy[w]:
 			w.old = true
-			p.succeed(w)
+			if p.succeed(w); w.heir != nil && w.heir.state == stateReady {
+				w.retire()
+			}
 		}
 	}
 	p.lookAfter()

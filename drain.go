@@ -74,9 +74,9 @@ func (d *drain) check() {
 // run refuses new calls and waits until every call is answered: then cause is nil.
 // It waits no longer when ctx ends, or when none has been answered for the time
 // stall (unless that is 0): then there is a cause, and release has to answer the
-// rest. Only the first run does this, the others wait for it; mu is the executor's
-// mutex.
-func (d *drain) run(ctx context.Context, mu *sync.Mutex, stall time.Duration, release func(cause error) error) error {
+// rest. Only the first run does this; the others wait for it, and if they insist it waits no
+// longer either when their ctx ends. mu is the executor's mutex.
+func (d *drain) run(ctx context.Context, mu *sync.Mutex, stall time.Duration, insist bool, release func(cause error) error) error {
 	mu.Lock()
 	if d.closing() {
 		stopped := d.stopped
@@ -85,6 +85,12 @@ func (d *drain) run(ctx context.Context, mu *sync.Mutex, stall time.Duration, re
 		case <-stopped:
 			return d.err
 		case <-ctx.Done():
+			if insist {
+				mu.Lock()
+				d.hurryUp()
+				mu.Unlock()
+				<-stopped // bounded: what runs is given up
+			}
 			return canceled(ctx)
 		}
 	}

@@ -97,9 +97,8 @@ func (l launch) spawn() (link, error) {
 		Stderr: l.stderr,
 		Files:  theirs,
 		Tail:   stderrTail,
-		// Somebody else may hold the worker's end of the connection: what it said
-		// has been read by then.
-		OnExit: func() { time.AfterFunc(time.Second, func() { conn.Close() }) },
+		// Somebody else may hold the worker's end of the connection.
+		OnExit: func() { transport.HangUp(conn) },
 	})
 	closeFiles(theirs)
 	if err != nil {

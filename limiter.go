@@ -88,7 +88,9 @@ func (l *limiter) next(begins bool, id uint64) {
 		return
 	}
 	l.since.Store(int64(time.Since(epoch)))
-	l.id.Store(id)
+	if l.id.Store(id); id == 0 { // setup and teardown have no limit
+		return
+	}
 	for _, r := range l.rounds {
 		r.wake()
 	}
@@ -103,7 +105,7 @@ func (l *limiter) stop() {
 
 // deadline returns when the context of the call that runs is to end, if there is a time.
 func (l *limiter) deadline() (t time.Time, ok bool) {
-	if l == nil || l.s.cfg.timeout == 0 {
+	if l == nil || l.s.cfg.timeout == 0 || l.id.Load() == 0 {
 		return time.Time{}, false
 	}
 	return epoch.Add(time.Duration(l.since.Load())).Add(l.s.cfg.timeout), true

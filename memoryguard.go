@@ -51,6 +51,12 @@ func (g *memoryGuard) look() {
 		return
 	}
 	if has := child.PrivateMemory(); has > g.limit {
+		if w := s.now; w != nil { // no other call is to begin and be taken for the one that has it
+			if next, _ := w.span(); next == 0 || !w.hold(next) {
+				g.timer.Reset(time.Millisecond) // that call has just ended
+				return
+			}
+		}
 		fmt.Fprintf(os.Stderr, "%sit has %d MiB, and %d are its MemoryLimit\n", outOfMemory, has>>20, g.limit>>20)
 		s.kill()
 		return

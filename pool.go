@@ -47,6 +47,8 @@ type Pool struct {
 	balance  *time.Timer   // for another look at who could help whom
 	pulse    *time.Timer   // for asking workers for a sign of life
 	care     *time.Timer   // for a look at who is to be replaced
+	careDue  time.Time     // when that is due
+	settling int           // workers that have ended and whose calls are being answered
 	changed  chan struct{} // closed and replaced when a worker has become ready or ended
 }
 

@@ -10,12 +10,12 @@ import (
 
 // Shutdown implements [Executor]. The calls that ctx leaves no time for have their
 // contexts cancelled and their workers killed.
-func (p *Pool) Shutdown(ctx context.Context) error { return p.shutdown(ctx, 0) }
+func (p *Pool) Shutdown(ctx context.Context) error { return p.shutdown(ctx, 0, false) }
 
 // Close implements [Executor]: it waits until every call has ended, but not for
 // longer than KillGrace after the last one did. What still runs then is killed and
 // gets ErrClosed, and Close returns an error that says how many there were.
-func (p *Pool) Close() error { return p.shutdown(context.Background(), p.cfg.KillGrace) }
+func (p *Pool) Close() error { return p.shutdown(context.Background(), p.cfg.KillGrace, false) }
 
 // Stop is Shutdown for somebody who cannot wait for what has not begun: calls that no worker
 // runs get ErrClosed at once, those that run are waited for as by Shutdown.
@@ -33,7 +33,7 @@ func (p *Pool) Stop(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	p.answer(queued, func(s span) { s.fail(0, ErrClosed) })
-	return p.shutdown(ctx, 0)
+	return p.shutdown(ctx, 0, true)
 }
 
 // Kill ends everything at once: all calls get ErrClosed, all workers are killed. It
@@ -42,7 +42,7 @@ func (p *Pool) Kill() {
 	p.mu.Lock()
 	p.drain.hurryUp()
 	p.mu.Unlock()
-	p.shutdown(context.Background(), 0)
+	p.shutdown(context.Background(), 0, false)
 }
 
 // closed is why workers are killed by Close, Shutdown and Kill.
@@ -52,11 +52,11 @@ const closed = "killed by multiproc: the pool was closed"
 // their contexts ended.
 const softGrace = 200 * time.Millisecond
 
-func (p *Pool) shutdown(ctx context.Context, stall time.Duration) error {
+func (p *Pool) shutdown(ctx context.Context, stall time.Duration, insist bool) error {
 	if ctx == nil {
 		return errors.New("multiproc: Shutdown: the context is nil; pass context.Background()")
 	}
-	return p.drain.run(ctx, &p.mu, stall, func(cause error) error {
+	return p.drain.run(ctx, &p.mu, stall, insist, func(cause error) error {
 		p.mu.Lock()
 		queued := p.queue.removeAll()
 		p.dead, p.gone = true, make(chan struct{})
@@ -131,7 +131,7 @@ func (p *Pool) dismiss(cause error) {
 
 // checkGone closes gone when it is time. p.mu is held.
 func (p *Pool) checkGone() {
-	if !p.dead || len(p.workers) > 0 {
+	if !p.dead || len(p.workers) > 0 || p.settling > 0 {
 		return
 	}
 	select {

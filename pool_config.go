@@ -27,8 +27,8 @@ type PoolConfig struct {
 	KillGrace time.Duration
 
 	// CallTimeout is how long a call may run, from its start in the worker, not counting
-	// the time that it waits: see [TimeoutError]. Each call of a batch has its own. 0 means no
-	// limit.
+	// the time that it waits: see [TimeoutError]. Each call of a batch has its own. Setup and
+	// Teardown have none. 0 means no limit.
 	CallTimeout time.Duration
 
 	// CPUTime is how much CPU time a call may take, likewise: what its worker process takes

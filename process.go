@@ -290,7 +290,7 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 	defer func() { came.Done(1) }()
 	var late *time.Timer // kills a process that does not see to its limit itself
 	defer func() {
-		if late != nil && !late.Stop() && !answered {
+		if late != nil && !late.Stop() && !answered && p.over == nil {
 			p.over = &exceeded{limit: p.cfg.CallTimeout}
 		}
 	}()
@@ -308,6 +308,11 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 		case wire.Exceeded:
 			if p.over, err = exceededBy(&m, p.cfg.CallTimeout, p.cfg.CPUTime); err != nil {
 				return out, false, err
+			}
+			if late == nil {
+				late = time.AfterFunc(p.cfg.KillGrace+reaction, func() { p.link.Signal(syscall.SIGKILL) })
+			} else {
+				late.Reset(p.cfg.KillGrace + reaction)
 			}
 			continue
 		case wire.Log:

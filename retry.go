@@ -51,9 +51,9 @@ func (r Retry) check() (Retry, error) {
 
 // pause returns how long to wait before the next attempt, after n have failed.
 func (r Retry) pause(n int) time.Duration {
-	most := min(r.Backoff<<min(n-1, 30), r.MaxBackoff)
-	if most <= 0 { // overflow
-		most = r.MaxBackoff
+	most, doublings := r.MaxBackoff, min(n-1, 62)
+	if r.Backoff <= r.MaxBackoff>>doublings {
+		most = r.Backoff << doublings
 	}
 	return most - rand.N(most/2+1)
 }

@@ -66,6 +66,7 @@ type server struct {
 	came    *handover.Arrival  // with the next frame of calls
 	leaving *int               // exit code, when the parent has said to end after the last call; or nil
 	running map[uint64]*runner // the calls that run, where that can be several
+	unsent  int                // calls that have run and whose answers have not left, likewise
 
 	answering sync.Mutex // held by a call that answers, where several run
 

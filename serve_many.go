@@ -48,7 +48,7 @@ func (s *server) claimAny() *runner {
 			s.queue[0] = nil
 			s.queue = s.queue[1:]
 		}
-		if len(s.running) == 0 {
+		if len(s.running) == 0 && s.unsent == 0 {
 			s.leave()
 		}
 		s.mu.Unlock()
@@ -70,11 +70,7 @@ func (s *server) claimInto(w *work) bool {
 	r := &s.runner
 	r.id, r.began = w.id+uint64(i), time.Now()
 	inner := &innerContext{}
-	if s.cfg.timeout > 0 {
-		inner.Context, inner.stop = context.WithDeadline(s.base, r.began.Add(s.cfg.timeout))
-	} else {
-		inner.Context, inner.stop = context.WithCancel(s.base)
-	}
+	inner.Context, inner.stop = context.WithCancel(s.base)
 	r.ctx = &callContext{id: r.id}
 	r.ctx.inner.Store(inner)
 	if w.lone {
@@ -99,8 +95,12 @@ func (s *server) runOne(r *runner) {
 		s.mute(err)
 		return
 	}
-	if limit := s.cfg.timeout; limit > 0 {
+	if limit := s.cfg.timeout; limit > 0 && r.id != 0 { // setup and teardown have no limit
+		s.mu.Lock()
+		r.began = time.Now()
+		r.ctx.limit(r.began.Add(limit))
 		timer := time.AfterFunc(limit, func() { s.exceedOne(r) })
+		s.mu.Unlock()
 		defer timer.Stop()
 	}
 	s.call(r)
@@ -113,6 +113,7 @@ func (s *server) answerOne(r *runner) {
 	r.ctx.cancel()
 	s.mu.Lock()
 	delete(s.running, r.id)
+	s.unsent++
 	s.mu.Unlock()
 	wire.PutRan(r.buf, 0, max(time.Since(r.began), 1))
 	if !r.answering {
@@ -124,6 +125,9 @@ func (s *server) answerOne(r *runner) {
 	if err != nil {
 		s.mute(err)
 	}
+	s.mu.Lock()
+	s.unsent--
+	s.mu.Unlock()
 	select { // for leave
 	case s.more <- struct{}{}:
 	default:

@@ -66,7 +66,7 @@ func (s *server) claim(w *work) bool {
 	next, _ := w.span() // nobody else changes next
 	id := w.id + uint64(next)
 	ctx := s.contexts.Load().at(id)
-	if ctx == nil {
+	if ctx == nil || id == 0 { // setup and teardown have the same id, and not the same context
 		cs := newContexts(id, s.base)
 		s.contexts.Store(cs)
 		ctx = &cs.of[0]
@@ -158,6 +158,7 @@ func (s *server) answer(started bool) error {
 		err = s.conn.Send(out, nil, how)
 	}
 	if s.limiter != nil {
+		r.watch.start() // to send may have taken long, which is not the next call's time
 		s.limiter.next(begins, r.id)
 	}
 	if cap(r.buf) > 1<<20 { // do not keep the memory of a large result

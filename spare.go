@@ -321,8 +321,7 @@ func (s *Spares) dismiss() {
 // end kills a process that is not needed.
 func end(l link) {
 	l.Signal(syscall.SIGKILL)
-	// The connection ends with the process, unless somebody else has got hold of it.
-	time.AfterFunc(time.Second, func() { l.Close() })
+	// The connection ends with the process, also if somebody else has got hold of it: see launch.
 }
 
 // announce tells who waits that a spare has become ready or is gone. s.mu is held.

@@ -122,7 +122,7 @@ func (p *Pool) rebalance() {
 	}
 	idle, victim, most, live := false, (*worker)(nil), 0, 0
 	for w := range p.workers {
-		if w.stopping || w.state == stateEnded || w.stands() {
+		if w.stopping && w.open == 0 || w.state == stateEnded || w.stands() {
 			continue
 		}
 		if live++; w.state == stateStarting {
@@ -134,8 +134,12 @@ func (p *Pool) rebalance() {
 			victim, most = w, n
 		}
 	}
-	vacant := live < p.cfg.Workers && p.failures == 0
+	vacant := live < p.cfg.Workers
 	if victim == nil || !idle && !vacant {
+		return
+	}
+	if wait := time.Until(p.notUntil); !idle && wait > 0 {
+		p.later(&p.balance, wait, p.rebalance)
 		return
 	}
 	work := victim.load / time.Duration(victim.open) * time.Duration(most)

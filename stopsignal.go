@@ -64,6 +64,12 @@ func stopOnSignal(signals <-chan os.Signal, done <-chan struct{}, executors []St
 	for _, ex := range executors {
 		stopping.Go(func() { ex.Stop(hard) })
 	}
+	second := func(sig os.Signal) {
+		err := &SignalError{sig}
+		kill(err)
+		cancel(err)
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+	}
 	stopped := make(chan struct{})
 	go func() { // ends when the executors have stopped; waited for below
 		stopping.Wait()
@@ -71,10 +77,7 @@ func stopOnSignal(signals <-chan os.Signal, done <-chan struct{}, executors []St
 	}()
 	select {
 	case sig := <-signals:
-		cause := &SignalError{sig}
-		kill(cause)
-		cancel(cause)
-		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		second(sig)
 	case <-stopped:
 		select { // the program may have more to do
 		case sig := <-signals:
@@ -82,6 +85,11 @@ func stopOnSignal(signals <-chan os.Signal, done <-chan struct{}, executors []St
 		case <-done:
 		}
 	case <-done:
+		select {
+		case sig := <-signals:
+			second(sig)
+		case <-stopped:
+		}
 	}
 	<-stopped // bounded as the calls that run are, or killed
 }

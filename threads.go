@@ -203,10 +203,15 @@ func (t *Threads) run(th *thread, s span) {
 	if limit := t.cfg.CallTimeout; limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
 		t.mu.Lock()
 		th.ctx = ctx
 		t.mu.Unlock()
+		defer func() {
+			t.mu.Lock()
+			th.ctx = nil // its end is no sign of anything: see judge
+			t.mu.Unlock()
+			cancel()
+		}()
 	}
 	if th.ran++; th.ran%16 != 1 {
 		s.e.b.Run(ctx, s.i)
@@ -228,12 +233,12 @@ func (t *Threads) ended(th *thread) {
 
 // Shutdown implements [Executor]. Calls that run on after ctx has ended cannot be
 // killed; they are answered with ErrClosed, and the error says how many there are.
-func (t *Threads) Shutdown(ctx context.Context) error { return t.shutdown(ctx, 0) }
+func (t *Threads) Shutdown(ctx context.Context) error { return t.shutdown(ctx, 0, false) }
 
 // Close implements [Executor]: it waits until every call has ended, but gives up
 // when none ends for the configured Grace. The error then says how many run on,
 // with their contexts cancelled.
-func (t *Threads) Close() error { return t.shutdown(context.Background(), t.cfg.Grace) }
+func (t *Threads) Close() error { return t.shutdown(context.Background(), t.cfg.Grace, false) }
 
 // Stop is Shutdown for somebody who cannot wait for what has not begun: calls that wait get
 // ErrClosed at once, those that run are waited for as by Shutdown.
@@ -247,14 +252,14 @@ func (t *Threads) Stop(ctx context.Context) error {
 	queued := t.queue.removeAll()
 	t.mu.Unlock()
 	t.drop(queued, func(s span) { s.fail(0, ErrClosed) })
-	return t.shutdown(ctx, 0)
+	return t.shutdown(ctx, 0, true)
 }
 
-func (t *Threads) shutdown(ctx context.Context, stall time.Duration) error {
+func (t *Threads) shutdown(ctx context.Context, stall time.Duration, insist bool) error {
 	if ctx == nil {
 		return errors.New("multiproc: Shutdown: the context is nil; pass context.Background()")
 	}
-	return t.drain.run(ctx, &t.mu, stall, func(cause error) error {
+	return t.drain.run(ctx, &t.mu, stall, insist, func(cause error) error {
 		t.mu.Lock()
 		queued := t.queue.removeAll()
 		t.retries.end()

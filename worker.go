@@ -50,9 +50,10 @@ type worker struct {
 	stopping  bool                 // gets no more calls, and is told to stop after the last one
 	stopSent  time.Time            // when it was told, or zero
 	overdue   *time.Timer          // to look whether it does what it was told
-	unheard   bool                 // what it has said could not be taken when it was due
+	unheard   time.Time            // since when what it has said could not be taken, or zero
 	lookAt    time.Time            // when that is due
-	late      bool                 // it was killed as a call exceeded CallTimeout
+	overtime  map[uint64]time.Time // when it said of calls that run that they have exceeded a limit
+	late      map[uint64]bool      // the calls that exceeded CallTimeout, for which it was killed
 }
 
 type workerState int
@@ -145,10 +146,13 @@ func (w *worker) settle(ended child.Ended, err error) {
 	for k, id := range running {
 		if s := w.landSaid(id, 1); s.n > 0 {
 			charged = append(charged, s)
-			overOf[s] = over[k]
+			if overOf[s] = over[k]; over[k] == nil && w.late[id] {
+				overOf[s] = &exceeded{limit: p.cfg.CallTimeout}
+			}
 		}
 	}
 	if h := w.heir; h != nil && h.state == stateReady {
+		h.rested = time.Now() // it has stood until now
 		h.poke()
 	}
 	predecessor := w.after
@@ -164,8 +168,9 @@ func (w *worker) settle(ended child.Ended, err error) {
 	}
 	w.state, w.flight = stateEnded, nil
 	delete(p.workers, w)
-	lost := p.putBack(back) // calls that nobody will run
-	lostTo := ErrClosed
+	p.settling++
+	lost := p.putBack(back) // calls that nobody will run, as the pool is closed
+	var failed []span       // or as no worker starts
 	if w.overdue != nil {
 		w.overdue.Stop()
 	}
@@ -189,39 +194,33 @@ func (w *worker) settle(ended child.Ended, err error) {
 		p.failures, p.notUntil = 0, time.Time{}
 	case !wasReady && predecessor != nil && predecessor.state == stateReady: // it is missed by nobody yet
 	case w.killed == "" && !w.stopping: // it died before it ran anything
-		lost, lostTo = p.failed(err), err
+		failed = p.failed(err)
 	}
 	p.mu.Unlock()
 
 	p.answer(charged, func(s span) {
 		if s.e.ctx.Err() != nil {
 			s.drop() // its end was wanted
-		} else if over := w.exceededBy(overOf[s]); over != nil {
+		} else if over := overOf[s]; over != nil {
 			s.e.b.calls.fail(s.i, over.error(s.e.b.Info(s.i, pid), nil))
 		} else {
 			s.fail(pid, died)
 		}
 	})
-	p.answer(lost, func(s span) { s.fail(0, lostTo) })
+	p.answer(lost, func(s span) { s.fail(0, ErrClosed) })
+	p.answer(failed, func(s span) { s.fail(0, err) })
 
 	p.observe(Event{Kind: WorkerEnded, PID: pid, Err: err, Planned: w.stopping && w.killed == ""})
 
 	p.mu.Lock()
+	p.settling--
 	p.staff()
 	p.rebalance()
+	p.lookAfter()
 	p.announce()
 	p.checkGone()
 	p.mu.Unlock()
 	close(w.gone)
-}
-
-// exceededBy returns the limit that a call has exceeded of which the worker has said over,
-// or nil.
-func (w *worker) exceededBy(over *exceeded) *exceeded {
-	if over == nil && w.late {
-		return &exceeded{limit: w.p.cfg.CallTimeout}
-	}
-	return over
 }
 
 // kill ends the process, and says why. p.mu is held.

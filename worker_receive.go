@@ -46,6 +46,11 @@ func (w *worker) land(id uint64, n int) span {
 			delete(w.began, id+uint64(k))
 		}
 	}
+	if len(w.overtime) > 0 {
+		for k := range s.n {
+			delete(w.overtime, id+uint64(k))
+		}
+	}
 	tail := *f
 	tail.span, tail.id = after, id+uint64(s.n)
 	switch {

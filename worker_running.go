@@ -78,6 +78,15 @@ func (w *worker) onExceeded(m *wire.Frame) error {
 	} else if w.in.over = over; m.ID == 0 || m.ID != w.in.running {
 		return fmt.Errorf("call %d exceeded a limit, but does not run", m.ID)
 	}
+	w.p.mu.Lock()
+	defer w.p.mu.Unlock()
+	if _, known := w.overtime[m.ID]; !known && w.find(m.ID) >= 0 && m.ID < w.out.said.Load() {
+		if w.overtime == nil {
+			w.overtime = map[uint64]time.Time{}
+		}
+		w.overtime[m.ID] = time.Now()
+		w.watch(w.p.cfg.KillGrace + reaction)
+	}
 	return nil
 }
 

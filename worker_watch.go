@@ -32,9 +32,19 @@ func (w *worker) watch(wait time.Duration) {
 		w.p.mu.Lock()
 		if w.overdue == timer {
 			w.overdue = nil
-			if w.unheard = !heard && !w.unheard; w.unheard { // once
-				w.watch(reaction)
-			} else if next := w.checkOverdue(); next > 0 {
+			if !heard && w.unheard.IsZero() {
+				w.unheard = time.Now()
+			} else if heard {
+				w.unheard = time.Time{}
+			}
+			next := reaction
+			if heard {
+				next = w.checkOverdue()
+			} else if time.Since(w.unheard) >= heldUp {
+				w.kill(fmt.Sprintf("killed by multiproc: it was not heard for %v, in which the decoding of a result or the handling of a log record went on", heldUp))
+				next = 0
+			}
+			if next > 0 {
 				w.watch(next)
 			}
 		}
@@ -45,6 +55,10 @@ func (w *worker) watch(wait time.Duration) {
 	})
 	w.overdue = timer
 }
+
+// heldUp is how long what a worker says may wait for the parent, which decodes a result of its
+// or handles what it has logged. Until then the worker is given the benefit of the doubt.
+const heldUp = time.Minute
 
 // hearings is how often what a worker has said is taken before it is killed: enough for
 // all that can be on its way, and no more, or it could talk for ever.
@@ -102,13 +116,23 @@ func (w *worker) checkOverdue() (next time.Duration) {
 		look(w.pinged, w.patience(), "give a sign of life")
 	}
 	if w.p.cfg.CallTimeout > 0 && w.killed == "" {
+		check := func(id uint64, began time.Time) {
+			if look(began, w.callLimit(), "end a call"); time.Since(began) >= w.callLimit() {
+				if w.late == nil {
+					w.late = map[uint64]bool{}
+				}
+				w.late[id] = true
+			}
+		}
 		if w.in.known != 0 {
-			look(w.since, w.callLimit(), "end a call")
+			check(w.in.known, w.since)
 		}
-		for _, began := range w.began {
-			look(began, w.callLimit(), "end a call")
+		for id, began := range w.began {
+			check(id, began)
 		}
-		w.late = w.killed != ""
+	}
+	for _, at := range w.overtime {
+		look(at, w.p.cfg.KillGrace+reaction, "end a call that has exceeded a limit")
 	}
 	if w.state == stateEnded || w.killed != "" {
 		return 0

@@ -39,6 +39,8 @@ type withFiles struct {
 
 func (c withFiles) Files() Files { return c.files }
 
+func (c withFiles) HangUp() { HangUp(c.Conn) }
+
 func (c withFiles) Close() error { return errors.Join(c.Conn.Close(), c.files.Close()) }
 
 var errNoFiles = errors.New("there is no message with descriptors")

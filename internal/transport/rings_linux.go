@@ -165,6 +165,11 @@ func (c *rings) awaitRoom() error {
 	if c.closed.Load() {
 		return os.ErrClosed
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone != nil {
+		return io.ErrClosedPipe
+	}
 	return nil
 }
 
@@ -242,6 +247,20 @@ func (c *rings) Wait(limit time.Duration) error {
 	return nil
 }
 
+// HangUp has Wait see the end; Poll takes what is in the ring before that.
+func (c *rings) HangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() {
+		return // the memory may be gone
+	}
+	if c.gone == nil {
+		c.gone = io.EOF
+	}
+	c.out.Interrupt()
+	shutDown(c.sock) // fails only if it was closed
+}
+
 // Close also gives the memory back, once nobody is in it.
 func (c *rings) Close() error {
 	if c.closed.Swap(true) {
@@ -253,6 +272,8 @@ func (c *rings) Close() error {
 	defer c.sending.Unlock()
 	c.receiving.Lock()
 	defer c.receiving.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return errors.Join(err, c.mem.Close())
 }
 

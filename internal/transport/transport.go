@@ -47,6 +47,17 @@ type Conn interface {
 	Close() error
 }
 
+// HangUp makes the connection end as if the peer had gone: what it has sent can still be
+// received, and then comes io.EOF. Sending fails. It is for when the peer is known to have
+// gone, and somebody else may hold its end.
+func HangUp(c Conn) {
+	if h, ok := c.(interface{ HangUp() }); ok {
+		h.HangUp()
+	} else {
+		c.Close()
+	}
+}
+
 // How says how frames are sent.
 type How int
 
@@ -123,6 +134,13 @@ type onlyWriter struct{ io.Writer }
 
 // block is how much of a tail is sent at a time.
 const block = 64 << 10
+
+// HangUp shuts the socket down. Where that cannot be, what has come has a second to be read.
+func (s *stream) HangUp() {
+	if err := shutDown(s.rw); err != nil {
+		time.AfterFunc(time.Second, func() { s.Close() })
+	}
+}
 
 func (s *stream) Next(f *wire.Frame) (bool, error) { return s.r.Next(f) }
 
