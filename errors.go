@@ -108,7 +108,7 @@ type CrashError struct {
 	CallInfo
 	Signal      syscall.Signal // that ended the process, or 0; a SIGSEGV in C shows as exit code 2 and in Reason, as the Go runtime reports it
 	ExitCode    int            // exit code, or -1 where a signal ended the process
-	OutOfMemory bool           // the process said that it ran out of memory; a kill by the kernel for that is not recognised
+	OutOfMemory bool           // the process said that it ran out of memory, or its [Cage] knows that the kernel killed it for that
 	Reason      string         // why, in a line: of the Go runtime ("fatal error: …") or of multiproc
 	Stderr      string         // the last lines that the worker wrote to standard error, at most 8 KiB
 	Crashes     int            // how many workers the call has killed: 1, or more where [Retry] lets it run again

@@ -38,6 +38,7 @@ type launcher func() (link, error)
 type procLink struct {
 	transport.Conn
 	*child.Child
+	release func() (outOfMemory bool, err error) // of its Cage
 }
 
 // Files returns the way for files, which procLink would hide.
@@ -57,6 +58,7 @@ type launch struct {
 	stderr     io.Writer
 	gomaxprocs int
 	worker     workerConfig
+	cage       Cage                                       // or nil
 	connect    func() (transport.Conn, []*os.File, error) // nil: transport.New
 }
 
@@ -105,7 +107,7 @@ func (l launch) spawn() (link, error) {
 		conn.Close()
 		return nil, err
 	}
-	return procLink{conn, c}, nil
+	return admit(l.cage, conn, c)
 }
 
 // greet waits for the worker's Hello and checks it. When the worker does not say it

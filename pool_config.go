@@ -120,6 +120,11 @@ type PoolConfig struct {
 	// only. None means those of this process.
 	CPUs []int
 
+	// Cage limits the workers from outside, each with all that it starts: package cgroup has
+	// one, for hard limits of memory, CPUs and processes where the system lets this program
+	// set them. It must be there until the pool is closed. nil means none.
+	Cage Cage
+
 	// GOMAXPROCS is how many threads of each worker may run Go code at once. 0
 	// means runtime.GOMAXPROCS(0)/Workers, at least 1.
 	GOMAXPROCS int

@@ -56,6 +56,10 @@ type ProcessConfig struct {
 	// this process.
 	CPUs []int
 
+	// Cage limits the process and all that it starts from outside: see [PoolConfig]. nil means
+	// none.
+	Cage Cage
+
 	// GOMAXPROCS is how many threads of the process may run Go code at once. 0 means
 	// that of this process.
 	GOMAXPROCS int
@@ -128,7 +132,7 @@ func (c ProcessConfig) ofSpares() (ProcessConfig, error) {
 
 // launch returns how such a process is started.
 func (c ProcessConfig) launch() launch {
-	return launch{env: c.Env, dir: c.Dir, stdout: c.Stdout, stderr: c.Stderr, gomaxprocs: c.GOMAXPROCS, worker: c.worker()}
+	return launch{env: c.Env, dir: c.Dir, stdout: c.Stdout, stderr: c.Stderr, gomaxprocs: c.GOMAXPROCS, worker: c.worker(), cage: c.Cage}
 }
 
 func (c ProcessConfig) limits() child.Limits {
