@@ -28,14 +28,16 @@ const anything = "*"
 var (
 	natsClient = "github.com/nats-io/nats.go"
 	natsServer = "github.com/nats-io/nats-server/v2"
+	cgroups    = "github.com/containerd/cgroups/v3"
 	xsys       = "golang.org/x/sys"
 )
 
 // table is the architecture: its arrows point one way, and the adapters of the root package
-// (shared, cluster, dash) do not know each other. A row may stand before its package does.
+// (shared, cgroup, cluster, dash) do not know each other. A row may stand before its package does.
 var table = []row{
 	{pkg: ".", may: []string{"internal/wire", "internal/transport", "internal/handover", "internal/child", "internal/shm"}},
 	{pkg: "shared", may: []string{"internal/handover", "internal/shm"}, tests: []string{".", "github.com/fxamacker/cbor/v2", xsys}},
+	{pkg: "cgroup", may: []string{".", cgroups, "github.com/opencontainers/runtime-spec"}},
 	{pkg: "cluster", may: []string{".", "internal/wire", natsClient, natsServer}},
 	{pkg: "scale", may: []string{"gonum.org/v1/gonum", "gonum.org/v1/plot", "github.com/go-echarts/go-echarts/v2"}},
 	{
@@ -79,12 +81,14 @@ var soleUsers = []struct {
 	{"unsafe", "internal/shm", true, "give internal/shm a typed function that does it"},
 	{"os/exec", "internal/child", false, "start and stop processes through internal/child"},
 	{"github.com/nats-io", "cluster", false, "go through package cluster"},
+	{"github.com/containerd/cgroups", "cgroup", true, "go through a multiproc.Cage, which package cgroup makes"},
+	{"github.com/opencontainers/runtime-spec", "cgroup", true, "go through a multiproc.Cage, which package cgroup makes"},
 }
 
 // unreachable are the packages that the root package must not reach, however indirectly: they
 // would cost every program that imports it, and each worker at its start: net makes a program
 // link the C library where there is a C compiler.
-var unreachable = []string{"net", "net/http", "regexp", "testing", natsClient, natsServer}
+var unreachable = []string{"net", "net/http", "regexp", "testing", natsClient, natsServer, cgroups, cgroups + "/cgroup1", cgroups + "/cgroup2"}
 
 func rowOf(f *file) (row, bool) {
 	i := slices.IndexFunc(table, func(r row) bool { return f.in(r.pkg) })
@@ -167,7 +171,7 @@ func TestRootReachesLittle(t *testing.T) {
 	}
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		t.Run(goos, func(t *testing.T) {
-			imports := dependencies(t, goos)
+			imports := dependencies(t, goos, ".")
 			if len(imports[module]) == 0 {
 				t.Fatal("go list knows no import of the root package: does it build?")
 			}
@@ -180,6 +184,20 @@ func TestRootReachesLittle(t *testing.T) {
 	}
 }
 
+// TestCommandReachesNoCgroups keeps the command as small as it is: whoever wants cgroups imports the package.
+func TestCommandReachesNoCgroups(t *testing.T) {
+	load(t)
+	imports := dependencies(t, "linux", "./cmd/multiproc")
+	if len(imports[module+"/cmd/multiproc"]) == 0 {
+		t.Fatal("go list knows no import of the command: does it build?")
+	}
+	for _, chain := range chains(imports, module+"/cmd/multiproc") {
+		if last := chain[len(chain)-1]; last == module+"/cgroup" || strings.HasPrefix(last, cgroups) {
+			t.Errorf("the command must not reach %s: break the chain %s", last, strings.Join(chain, " -> "))
+		}
+	}
+}
+
 func TestChains(t *testing.T) {
 	imports := map[string][]string{"a": {"b", "c"}, "b": {"d"}, "c": {"d", "a"}, "e": {"a"}}
 	want := [][]string{{"a"}, {"a", "b"}, {"a", "c"}, {"a", "b", "d"}}
@@ -188,12 +206,12 @@ func TestChains(t *testing.T) {
 	}
 }
 
-// dependencies asks the go command what each package below the root package imports.
-func dependencies(t *testing.T, goos string) map[string][]string {
+// dependencies asks the go command what each package that pkg reaches imports.
+func dependencies(t *testing.T, goos, pkg string) map[string][]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	list := exec.CommandContext(ctx, "go", "list", "-e", "-deps", "-json=ImportPath,Imports", ".")
+	list := exec.CommandContext(ctx, "go", "list", "-e", "-deps", "-json=ImportPath,Imports", pkg)
 	list.Dir = root
 	list.Env = append(list.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
 	var stderr strings.Builder
