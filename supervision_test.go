@@ -39,6 +39,7 @@ type choreDone struct {
 func (o choreDone) MarshalText() ([]byte, error) {
 	return []byte(fmt.Sprintf("%d %d %s", o.X, o.Blocks, strings.Repeat("x", o.Size))), nil
 }
+
 func (o *choreDone) UnmarshalText(b []byte) error {
 	fmt.Sscanf(string(b[:min(len(b), 100)]), "%d %d", &o.X, &o.Blocks)
 	if o.Blocks > 0 {
