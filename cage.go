@@ -58,7 +58,7 @@ func (l procLink) Reap() child.Ended {
 	oom, err := l.release()
 	switch {
 	case oom && e.Signal() == syscall.SIGKILL:
-		e.Reason = outOfMemory + "it was killed by the kernel, at the limit of its Cage or of the system"
+		e.Reason = outOfMemory + "it was killed, and the kernel has killed something in its Cage for lack of memory"
 	case err != nil && e.Err == nil:
 		e.Err = fmt.Errorf("release from the Cage: %w", err)
 	}

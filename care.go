@@ -52,7 +52,9 @@ func (p *Pool) lookAfter() {
 			continue
 		}
 		if p.cfg.MaxAge > 0 {
-			soonest(max(p.cfg.MaxAge-time.Since(w.born), time.Until(w.heirless)))
+			if p.cfg.MaxTasks != 1 || w.open == 0 {
+				soonest(max(p.cfg.MaxAge-time.Since(w.born), time.Until(w.heirless)))
+			}
 		}
 		if p.cfg.MaxRSS > 0 && w.needsLook {
 			soonest(max(lookEvery, time.Until(w.heirless)))
@@ -91,6 +93,12 @@ func (p *Pool) look() {
 			w.stop()
 		case time.Until(w.heirless) > 0: // later
 		case p.cfg.MaxAge > 0 && time.Since(w.born) >= p.cfg.MaxAge, heavy[w]:
+			if p.cfg.MaxTasks == 1 { // it ends with its call
+				if w.open == 0 {
+					w.stop()
+				}
+				continue
+			}
 			w.old = true
 			if p.succeed(w); w.heir != nil && w.heir.state == stateReady {
 				w.retire()
@@ -124,7 +132,7 @@ func (p *Pool) heavy() map[*worker]bool {
 // succeed hires a worker that takes the place of w when w has ended its calls, so that
 // nobody has to wait for its start. p.mu is held.
 func (p *Pool) succeed(w *worker) {
-	if w.heir != nil || p.dead || p.stopped || p.cfg.MaxTasks == 1 {
+	if w.heir != nil || p.dead || p.stopped || p.cfg.MaxTasks == 1 || time.Until(w.heirless) > 0 {
 		return
 	}
 	w.heir = p.hire()
@@ -137,9 +145,7 @@ const heirPause = 5 * time.Second
 
 // disinherit has the worker go on, as the heir that it had is not to be. p.mu is held.
 func (w *worker) disinherit() {
-	if w.old {
-		w.old, w.needsLook, w.heirless = false, true, time.Now().Add(heirPause)
-	}
+	w.old, w.needsLook, w.heirless = false, w.needsLook || w.old, time.Now().Add(heirPause)
 }
 
 // retire ends the worker as soon as its calls have ended that it has begun. The others are

@@ -41,7 +41,15 @@ type procLink struct {
 	release func() (outOfMemory bool, err error) // of its Cage
 }
 
-// Files returns the way for files, which procLink would hide.
+// What procLink would hide of its connection.
+
+// HangUp is for [transport.HangUp].
+func (l procLink) HangUp() { transport.HangUp(l.Conn) }
+
+// Traffic is for [transport.TrafficOf].
+func (l procLink) Traffic() transport.Traffic { return transport.TrafficOf(l.Conn) }
+
+// Files returns the way for files.
 func (l procLink) Files() transport.Files { return transport.FilesOf(l.Conn) }
 
 func closeFiles(files []*os.File) {

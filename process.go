@@ -292,9 +292,9 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 	}
 	var came *handover.Arrival
 	defer func() { came.Done(1) }()
-	var late *time.Timer // kills a process that does not see to its limit itself
+	late := &lateness{kill: func() { p.link.Signal(syscall.SIGKILL) }} // for a process that does not see to its limit itself
 	defer func() {
-		if late != nil && !late.Stop() && !answered && p.over == nil {
+		if late.stop() && !answered && p.over == nil {
 			p.over = &exceeded{limit: p.cfg.CallTimeout}
 		}
 	}()
@@ -305,22 +305,24 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 		}
 		switch m.Kind {
 		case wire.Started:
-			if p.cfg.CallTimeout > 0 && late == nil {
-				late = time.AfterFunc(p.cfg.CallTimeout+p.cfg.KillGrace+reaction, func() { p.link.Signal(syscall.SIGKILL) })
+			if p.cfg.CallTimeout > 0 {
+				late.in(p.cfg.CallTimeout + p.cfg.KillGrace + reaction)
 			}
 			continue
 		case wire.Exceeded:
+			told := p.over != nil
 			if p.over, err = exceededBy(&m, p.cfg.CallTimeout, p.cfg.CPUTime); err != nil {
 				return out, false, err
 			}
-			if late == nil {
-				late = time.AfterFunc(p.cfg.KillGrace+reaction, func() { p.link.Signal(syscall.SIGKILL) })
-			} else {
-				late.Reset(p.cfg.KillGrace + reaction)
+			if !told {
+				late.in(p.cfg.KillGrace + reaction)
 			}
 			continue
 		case wire.Log:
-			if err := forward(ctx, p.cfg.Logger, &m, p.info); err != nil {
+			late.pause()
+			err := forward(ctx, p.cfg.Logger, &m, p.info)
+			late.resume()
+			if err != nil {
 				return out, false, err
 			}
 			continue
@@ -337,6 +339,75 @@ func (p *Process[Out]) converse(ctx context.Context, call []byte, parcel *handov
 		out, err = p.answer(m, came)
 		return out, true, err
 	}
+}
+
+// lateness kills a process at some time, unless its parent is held up: then it gets the time
+// that this takes, up to heldUp, and some to be heard.
+type lateness struct {
+	kill func()
+
+	mu     sync.Mutex
+	timer  *time.Timer
+	due    time.Time
+	paused time.Time // since when its parent is held up, or zero
+	fired  bool
+}
+
+// in has it be killed after that time, if that is sooner than it would be.
+func (l *lateness) in(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := time.Now().Add(d)
+	if l.timer == nil {
+		l.due = due
+		l.timer = time.AfterFunc(d, l.fire)
+	} else if due.Before(l.due) && !l.fired {
+		l.due = due
+		l.timer.Reset(d)
+	}
+}
+
+func (l *lateness) fire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left := time.Until(l.due)
+	if !l.paused.IsZero() && time.Since(l.paused) < heldUp {
+		left = reaction
+	}
+	if left > 0 {
+		l.timer.Reset(left)
+		return
+	}
+	l.fired = true
+	l.kill()
+}
+
+func (l *lateness) pause() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = time.Now()
+}
+
+func (l *lateness) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held := time.Since(l.paused); l.timer != nil && held < heldUp {
+		l.due = l.due.Add(held)
+		if soon := time.Now().Add(reaction); l.due.Before(soon) {
+			l.due = soon
+		}
+	}
+	l.paused = time.Time{}
+}
+
+// stop ends it, and reports whether the process was killed.
+func (l *lateness) stop() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	return l.fired
 }
 
 // answer decodes the answer to the call.

@@ -290,7 +290,11 @@ func (s *server) killLater(grace time.Duration, still func() bool) {
 	time.AfterFunc(grace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if still() {
+		switch {
+		case !still():
+		case transport.Sending(s.conn): // perhaps the answer to another call, and this one has not begun
+			s.killLater(min(grace, reaction), still)
+		default:
 			s.kill()
 		}
 	})

@@ -318,10 +318,15 @@ func (s *Spares) dismiss() {
 	}
 }
 
+// stuck is how long a process that was killed may take to end.
+const stuck = 3 * time.Second
+
 // end kills a process that is not needed.
 func end(l link) {
 	l.Signal(syscall.SIGKILL)
-	// The connection ends with the process, also if somebody else has got hold of it: see launch.
+	// The connection ends with the process, unless that is stuck in the kernel, or somebody else
+	// has got hold of it where there is no OnExit.
+	time.AfterFunc(stuck, func() { transport.HangUp(l) })
 }
 
 // announce tells who waits that a spare has become ready or is gone. s.mu is held.
@@ -346,6 +351,12 @@ type taken struct {
 	link
 	stirred <-chan struct{} // nil once that has returned
 }
+
+// HangUp is for [transport.HangUp].
+func (t *taken) HangUp() { transport.HangUp(t.link) }
+
+// Traffic is for [transport.TrafficOf].
+func (t *taken) Traffic() transport.Traffic { return transport.TrafficOf(t.link) }
 
 // Files returns the way for files, which taken would hide.
 func (t *taken) Files() transport.Files { return transport.FilesOf(t.link) }

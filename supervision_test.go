@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -210,5 +212,162 @@ func TestSendingIsNotRunning(t *testing.T) {
 			}
 		}
 		p.Close()
+	}
+}
+
+// leaveGroup leaves the worker's process group, and stops.
+var leaveGroup = Register("supervision.leave", func(ctx context.Context, x int) (int, error) {
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	if err := syscall.Setpgid(0, cmd.Process.Pid); err != nil {
+		return 0, err
+	}
+	syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+	<-time.After(time.Minute)
+	return 1, nil
+})
+
+// TestLeavesGroup has a worker leave its process group: it is killed all the same, and Kill does not wait
+// for it.
+func TestLeavesGroup(t *testing.T) {
+	p := NewPool(PoolConfig{Workers: 1, CallTimeout: 500 * time.Millisecond, KillGrace: 500 * time.Millisecond})
+	f := leaveGroup.Go(t.Context(), p, 1)
+	pgid := 0
+	for tick := time.Tick(time.Millisecond); pgid == 0; <-tick { // until it has left
+		for _, w := range p.Snapshot().Workers {
+			if g, err := syscall.Getpgid(w.PID); w.PID != 0 && err == nil && g != w.PID {
+				pgid = g
+			}
+		}
+	}
+	defer syscall.Kill(-pgid, syscall.SIGKILL)
+	select {
+	case <-f.Done():
+		if _, err := f.Wait(t.Context()); err == nil {
+			t.Error("the call has a result")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the call with a CallTimeout of 0.5 s has no answer")
+	}
+	done := make(chan struct{})
+	go func() { // ends when Kill does; waited for below
+		p.Kill()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("Kill does not return")
+	}
+	syscall.Kill(-pgid, syscall.SIGKILL)
+	<-done
+}
+
+// slowHandler takes a while for a record.
+type slowHandler struct {
+	slog.Handler
+	takes time.Duration
+}
+
+func (h slowHandler) Handle(ctx context.Context, r slog.Record) error {
+	<-time.After(h.takes)
+	return nil
+}
+
+var logOnce = Register("supervision.logs", func(ctx context.Context, n int) (string, error) {
+	slog.Info("hello")
+	return strings.Repeat("x", n), nil
+})
+
+// TestLimitsOfSlowHandler has the handling of a log record take longer than the call may.
+func TestLimitsOfSlowHandler(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slowHandler{slog.NewTextHandler(io.Discard, nil), 3 * time.Second})
+	p, err := logOnce.Start(t.Context(), 1<<20, ProcessConfig{CallTimeout: time.Second, KillGrace: 100 * time.Millisecond, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.Wait(t.Context()); err != nil {
+		t.Errorf("got %d bytes, %v", len(out), err)
+	}
+	pool := NewPool(PoolConfig{Workers: 1, CallTimeout: time.Second, KillGrace: 100 * time.Millisecond, Logger: log})
+	defer pool.Close()
+	if out, err := logOnce.Call(t.Context(), pool, 1<<20); err != nil {
+		t.Errorf("pool: got %d bytes, %v", len(out), err)
+	}
+}
+
+// filling is the argument of logAndFill.
+type filling struct {
+	Log  bool
+	Size int
+}
+
+var logAndFill = Register("supervision.out", func(ctx context.Context, a filling) (string, error) {
+	if a.Log {
+		slog.Info("hello")
+	}
+	return strings.Repeat("x", a.Size), nil
+})
+
+var waitFor = Register("supervision.wait", func(ctx context.Context, d time.Duration) (int, error) {
+	<-time.After(d)
+	return 0, nil
+})
+
+// TestCancelBehind cancels a call that has not begun, as the answer to the one before it, which
+// its parent is slow to take, is on its way: that one does not pay for it.
+func TestCancelBehind(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slowHandler{slog.NewTextHandler(io.Discard, nil), 2 * time.Second})
+	p := NewPool(PoolConfig{Workers: 1, KillGrace: 200 * time.Millisecond, Logger: log})
+	defer p.Close()
+	for range 100 {
+		if _, err := logAndFill.Call(t.Context(), p, filling{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := waitFor.Go(t.Context(), p, 200*time.Millisecond)
+	<-time.After(50 * time.Millisecond)
+	a := logAndFill.Go(t.Context(), p, filling{Log: true, Size: 1 << 20})
+	ctx, cancel := context.WithCancel(t.Context())
+	b := logAndFill.Go(ctx, p, filling{})
+	<-time.After(time.Second)
+	cancel()
+	_, err := a.Wait(t.Context())
+	if err != nil {
+		t.Errorf("A: %v", err)
+	}
+	if _, err = b.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Errorf("B: %v", err)
+	}
+	c.Wait(t.Context())
+}
+
+// TestCancelBeside is TestCancelBehind for calls side by side.
+func TestCancelBeside(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slowHandler{slog.NewTextHandler(io.Discard, nil), 2 * time.Second})
+	p := NewPool(PoolConfig{Workers: 1, Concurrency: 2, KillGrace: 200 * time.Millisecond, Logger: log})
+	defer p.Close()
+	for range 100 {
+		if _, err := logAndFill.Call(t.Context(), p, filling{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := logAndFill.Go(t.Context(), p, filling{Log: true, Size: 1 << 20})
+	<-time.After(300 * time.Millisecond) // its answer is on its way
+	ctx, cancel := context.WithCancel(t.Context())
+	b := logAndFill.Go(ctx, p, filling{})
+	<-time.After(300 * time.Millisecond)
+	cancel()
+	if _, err := a.Wait(t.Context()); err != nil {
+		t.Errorf("A: %v", err)
+	}
+	if _, err := b.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Errorf("B: %v", err)
 	}
 }

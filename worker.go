@@ -50,8 +50,12 @@ type worker struct {
 	stopping  bool                 // gets no more calls, and is told to stop after the last one
 	stopSent  time.Time            // when it was told, or zero
 	overdue   *time.Timer          // to look whether it does what it was told
+	watches   uint64               // how many timers there were for that
 	unheard   time.Time            // since when what it has said could not be taken, or zero
 	lookAt    time.Time            // when that is due
+	takenThen uint64               // how many frames had been taken then
+	moved     uint64               // bytes that the connection had carried when it was looked last
+	movedAt   time.Time            // when something large was seen to move
 	overtime  map[uint64]time.Time // when it said of calls that run that they have exceeded a limit
 	late      map[uint64]bool      // the calls that exceeded CallTimeout, for which it was killed
 }
@@ -193,7 +197,7 @@ func (w *worker) settle(ended child.Ended, err error) {
 	case w.ended > 0 || len(charged) > 0:
 		p.failures, p.notUntil = 0, time.Time{}
 	case !wasReady && predecessor != nil && predecessor.state == stateReady: // it is missed by nobody yet
-	case w.killed == "" && !w.stopping: // it died before it ran anything
+	case !w.stopping: // it died before it ran anything
 		failed = p.failed(err)
 	}
 	p.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/handover"
+	"github.com/seed84f35039/multiproc/internal/transport"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -112,7 +113,11 @@ type incoming struct {
 	over    *exceeded            // that call has exceeded a limit; or nil
 	several map[uint64]*exceeded // the same of each call that it runs, where those can be several; otherwise nil
 	known   uint64               // the same, as of the last pass
-	untold  int                  // calls of which is not known how long they took
+	traffic transport.Traffic    // when it was heard out last
+
+	taken  atomic.Uint64 // how often frames were taken
+	due    atomic.Bool   // it is to be judged; by receive, if nobody else gets to it
+	untold int           // calls of which is not known how long they took
 
 	// Results that were not passed on: of calls of consecutive ids.
 	first   uint64 // of the first call
@@ -156,12 +161,19 @@ func (w *worker) quorum() int {
 
 // receive takes what the worker says until it is gone, or says what it must not.
 func (w *worker) receive() error {
+	chat := 0 // how often there was something, since it has been due to be judged
 	for quorum := 1; ; {
 		w.in.mu.Lock()
 		more, err := w.take(0, quorum)
 		w.in.mu.Unlock()
 		if err != nil {
 			return err
+		}
+		if !more || !w.in.due.Load() {
+			chat = 0
+		} else if chat++; chat == hearings {
+			w.judge(0)
+			chat = 0
 		}
 		if more {
 			quorum = w.dispatch()
@@ -186,6 +198,9 @@ func (w *worker) take(spin time.Duration, quorum int) (more bool, err error) {
 	}
 	if more, err = w.link.Poll(spin, quorum); err != nil {
 		return false, err
+	}
+	if more {
+		w.in.taken.Add(1)
 	}
 	for {
 		m := &w.in.frame

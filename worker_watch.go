@@ -3,6 +3,8 @@ package multiproc
 import (
 	"fmt"
 	"time"
+
+	"github.com/seed84f35039/multiproc/internal/transport"
 )
 
 // reaction is how much longer than KillGrace a worker may take to do what it was
@@ -26,34 +28,43 @@ func (w *worker) watch(wait time.Duration) {
 		return
 	}
 	w.lookAt = at
-	var timer *time.Timer
-	timer = time.AfterFunc(wait, func() {
-		heard, more := w.hear()
-		w.p.mu.Lock()
-		if w.overdue == timer {
-			w.overdue = nil
-			if !heard && w.unheard.IsZero() {
-				w.unheard = time.Now()
-			} else if heard {
-				w.unheard = time.Time{}
-			}
-			next := reaction
-			if heard {
-				next = w.checkOverdue()
-			} else if time.Since(w.unheard) >= heldUp {
-				w.kill(fmt.Sprintf("killed by multiproc: it was not heard for %v, in which the decoding of a result or the handling of a log record went on", heldUp))
-				next = 0
-			}
-			if next > 0 {
-				w.watch(next)
-			}
+	w.watches++
+	which := w.watches
+	w.overdue = time.AfterFunc(wait, func() { w.judge(which) })
+}
+
+// judge looks whether the worker has done what it was told. It is what the timer
+// of the watch of that number is for; receive does it, with 0, where a worker talks so much that nobody else gets to hear it.
+func (w *worker) judge(which uint64) {
+	heard, more := w.hear()
+	taken := w.in.taken.Load()
+	w.p.mu.Lock()
+	if which != 0 {
+		if w.overdue == nil || w.watches != which {
+			w.p.mu.Unlock()
+			return
 		}
-		w.p.mu.Unlock()
-		if more {
-			w.catchUp() // receive has not been asked to be woken
-		}
-	})
-	w.overdue = timer
+		w.overdue = nil
+	}
+	next := reaction
+	switch {
+	case heard:
+		w.unheard = time.Time{}
+		next = w.checkOverdue()
+	case w.unheard.IsZero() || taken != w.takenThen: // somebody hears it
+		w.unheard, w.takenThen = time.Now(), taken
+	case time.Since(w.unheard) >= heldUp:
+		w.kill(fmt.Sprintf("killed by multiproc: it was not heard for %v, in which the decoding of a result or the handling of a log record went on", heldUp))
+		next = 0
+	}
+	w.in.due.Store(!heard)
+	if next > 0 {
+		w.watch(next)
+	}
+	w.p.mu.Unlock()
+	if more {
+		w.catchUp() // receive has not been asked to be woken
+	}
 }
 
 // heldUp is how long what a worker says may wait for the parent, which decodes a result of its
@@ -75,13 +86,23 @@ func (w *worker) hear() (heard, more bool) {
 	for n := 0; more && n < hearings; n++ {
 		more = w.takeOver(0)
 	}
+	w.in.traffic = transport.TrafficOf(w.link)
 	return true, more
 }
 
 // checkOverdue kills the worker if it has not done what it was told, and returns when
 // to look again, or 0. p.mu is held.
 func (w *worker) checkOverdue() (next time.Duration) {
+	// While something large is under way, in either direction, nothing else gets through.
+	traffic := w.in.traffic
+	if (traffic.Partial || traffic.Sending) && traffic.Moved != w.moved {
+		w.movedAt = time.Now()
+	}
+	w.moved = traffic.Moved
 	look := func(since time.Time, limit time.Duration, what string) {
+		if since.Before(w.movedAt) {
+			since = w.movedAt
+		}
 		switch left := limit - time.Since(since); {
 		case left <= 0:
 			w.kill(fmt.Sprintf("killed by multiproc: it did not %s within %v", what, limit))
@@ -117,7 +138,7 @@ func (w *worker) checkOverdue() (next time.Duration) {
 	}
 	if w.p.cfg.CallTimeout > 0 && w.killed == "" {
 		check := func(id uint64, began time.Time) {
-			if look(began, w.callLimit(), "end a call"); time.Since(began) >= w.callLimit() {
+			if look(began, w.callLimit(), "end a call"); w.killed != "" && time.Since(began) >= w.callLimit() {
 				if w.late == nil {
 					w.late = map[uint64]bool{}
 				}

@@ -98,7 +98,7 @@ func TestMemory(t *testing.T) {
 	defer pool.Close()
 	out, err := hog.Map(proctest.Within(t), pool, []int{10, 0, 20}, multiproc.CollectErrors())
 	e := proctest.CrashOf(t, err, 1)
-	if !e.OutOfMemory || e.Signal != syscall.SIGKILL || !strings.Contains(e.Reason, "limit of its Cage") {
+	if !e.OutOfMemory || e.Signal != syscall.SIGKILL || !strings.Contains(e.Reason, "in its Cage") {
 		t.Errorf("got %v, out of memory: %t", err, e.OutOfMemory)
 	}
 	if errs := err.(interface{ Unwrap() []error }).Unwrap(); len(errs) != 1 {

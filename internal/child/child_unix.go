@@ -11,6 +11,11 @@ func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true
 
 func signalGroup(p *os.Process, sig syscall.Signal) error {
 	err := syscall.Kill(-p.Pid, sig)
+	if sig == syscall.SIGKILL { // also where it has left its group. It has not been waited for, so that the id is its own
+		if alone := p.Signal(sig); err != nil {
+			err = alone
+		}
+	}
 	if err == syscall.ESRCH || err == syscall.EPERM { // EPERM: macOS, when only zombies are left
 		return os.ErrProcessDone
 	}

@@ -39,6 +39,10 @@ type withFiles struct {
 
 func (c withFiles) Files() Files { return c.files }
 
+func (c withFiles) Traffic() Traffic { return TrafficOf(c.Conn) }
+
+func (c withFiles) Sending() bool { return Sending(c.Conn) }
+
 func (c withFiles) HangUp() { HangUp(c.Conn) }
 
 func (c withFiles) Close() error { return errors.Join(c.Conn.Close(), c.files.Close()) }

@@ -40,6 +40,7 @@ type rings struct {
 	// the peer's answer. The memory model does not know that the peer came in between.
 	turns atomic.Uint64
 
+	moved  atomic.Uint64 // bytes of tails sent, and received
 	closed atomic.Bool
 
 	mu   sync.Mutex
@@ -128,6 +129,7 @@ func (c *rings) sendTail(tail wire.Tail, how How) error {
 			return fmt.Errorf("send %d bytes, after %d: %w", size, at, err)
 		}
 		c.out.Commit(n)
+		c.moved.Add(uint64(n))
 		at += int64(n)
 		if c.out.Wanted(true) {
 			if err := c.bell(); err != nil {
@@ -202,6 +204,7 @@ func (c *rings) Poll(spin time.Duration, quorum int) (more bool, err error) {
 	}
 	for {
 		if n, err := c.r.Fill(); n > 0 || err != nil {
+			c.moved.Add(uint64(max(n, 0)))
 			c.turns.Load()
 			return n > 0, err
 		}
@@ -246,6 +249,14 @@ func (c *rings) Wait(limit time.Duration) error {
 	}
 	return nil
 }
+
+// Traffic is for TrafficOf.
+func (c *rings) Traffic() Traffic {
+	return Traffic{Moved: c.moved.Load(), Partial: c.r.Partial(), Sending: c.Sending()}
+}
+
+// Sending is for Sending.
+func (c *rings) Sending() bool { return isLocked(&c.sending) }
 
 // HangUp has Wait see the end; Poll takes what is in the ring before that.
 func (c *rings) HangUp() {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -58,6 +59,36 @@ func HangUp(c Conn) {
 	}
 }
 
+// Traffic is what goes on on a connection.
+type Traffic struct {
+	Moved   uint64 // bytes sent and received so far
+	Partial bool   // a frame has come in part
+	Sending bool   // a Send is under way
+}
+
+// TrafficOf returns what goes on on c, or nothing where that is not known. Nobody must be in
+// Poll or Next.
+func TrafficOf(c Conn) Traffic {
+	if c, ok := c.(interface{ Traffic() Traffic }); ok {
+		return c.Traffic()
+	}
+	return Traffic{}
+}
+
+// Sending reports whether a Send is under way, as far as c can tell.
+func Sending(c Conn) bool {
+	s, ok := c.(interface{ Sending() bool })
+	return ok && s.Sending()
+}
+
+func isLocked(mu *sync.Mutex) bool {
+	if mu.TryLock() {
+		mu.Unlock()
+		return false
+	}
+	return true
+}
+
 // How says how frames are sent.
 type How int
 
@@ -102,6 +133,7 @@ type stream struct {
 	r  *wire.Reader
 
 	sending sync.Mutex // held while writing, so that frames are not interleaved
+	moved   atomic.Uint64
 
 	mu   sync.Mutex
 	in   []byte // was read and not polled
@@ -125,12 +157,26 @@ func (s *stream) Send(frames []byte, tail wire.Tail, how How) error {
 	if _, err := s.rw.Write(frames); err != nil || tail == nil {
 		return err
 	}
-	_, err := io.CopyBuffer(onlyWriter{s.rw}, io.NewSectionReader(tail, 0, tail.Size()), make([]byte, block))
+	_, err := io.CopyBuffer(countingWriter{s}, io.NewSectionReader(tail, 0, tail.Size()), make([]byte, block))
 	return err
 }
 
-// onlyWriter hides what else a writer can do, so that it is handed blocks.
-type onlyWriter struct{ io.Writer }
+// countingWriter writes blocks, and counts them.
+type countingWriter struct{ s *stream }
+
+func (w countingWriter) Write(p []byte) (int, error) {
+	n, err := w.s.rw.Write(p)
+	w.s.moved.Add(uint64(n))
+	return n, err
+}
+
+// Traffic is for TrafficOf.
+func (s *stream) Traffic() Traffic {
+	return Traffic{Moved: s.moved.Load(), Partial: s.r.Partial(), Sending: s.Sending()}
+}
+
+// Sending is for Sending.
+func (s *stream) Sending() bool { return isLocked(&s.sending) }
 
 // block is how much of a tail is sent at a time.
 const block = 64 << 10
@@ -146,6 +192,7 @@ func (s *stream) Next(f *wire.Frame) (bool, error) { return s.r.Next(f) }
 
 func (s *stream) Poll(time.Duration, int) (more bool, err error) {
 	n, err := s.r.Fill()
+	s.moved.Add(uint64(n))
 	return n > 0, err
 }
 
