@@ -113,7 +113,8 @@ func TestWorkIsShared(t *testing.T) {
 // TestKillGrace has a call go on when its context ends: its worker is killed when the
 // time is up, not earlier and not later.
 func TestKillGrace(t *testing.T) {
-	simulate(t, PoolConfig{Workers: 1, KillGrace: 7 * time.Second}, func(t *testing.T, s *sim) {
+	// Without a Heartbeat: a worker that says something in that moment waits a little longer.
+	simulate(t, PoolConfig{Workers: 1, KillGrace: 7 * time.Second, Heartbeat: -1}, func(t *testing.T, s *sim) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		deaf := s.task(1, time.Hour)

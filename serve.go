@@ -293,7 +293,7 @@ func (s *server) killLater(grace time.Duration, still func() bool) {
 		switch {
 		case !still():
 		case transport.Sending(s.conn): // perhaps the answer to another call, and this one has not begun
-			s.killLater(min(grace, reaction), still)
+			s.killLater(10*time.Millisecond, still)
 		default:
 			s.kill()
 		}
