@@ -1,6 +1,7 @@
 package multiproc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -107,8 +108,22 @@ func (b *Batch) ReturnFailure(i int, pid int, failure []byte) {
 	b.calls.fail(i, b.failure(i, pid, failure))
 }
 
+// ReturnTimeout answers call i with a *TimeoutError: limit is what was exceeded, cpu whether that
+// was a limit of CPU time. failure is what the function reported after its context had ended;
+// nil where its process was killed.
+func (b *Batch) ReturnTimeout(i, pid int, limit time.Duration, cpu bool, failure []byte) {
+	var err error
+	if failure != nil {
+		err = b.failure(i, pid, failure)
+	}
+	b.calls.fail(i, (&exceeded{limit, cpu}).error(b.Info(i, pid), err))
+}
+
 // failure returns the error that an encoded failure stands for.
 func (b *Batch) failure(i int, pid int, failure []byte) error {
+	if _, raw := b.calls.(*rawCalls); raw {
+		return &RawFailure{pid, bytes.Clone(failure)}
+	}
 	f, err := wire.DecodeFailure(failure)
 	if err != nil {
 		return &located{b.Info(i, pid), fmt.Errorf("%w: %w", ErrEncoding, err)}

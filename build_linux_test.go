@@ -39,7 +39,7 @@ func TestOtherBuild(t *testing.T) {
 			t.Fatal(err)
 		}
 		c, err := child.Start(child.Config{
-			Path: path, Env: append(workerEnv(nil, 1, len(theirs), workerConfig{}), envWorker+"="+parent), Files: theirs, Tail: stderrTail,
+			Path: path, Env: append(workerEnv(nil, build(), 1, len(theirs), workerConfig{}), envWorker+"="+parent), Files: theirs, Tail: stderrTail,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"syscall"
 
 	"github.com/seed84f35039/multiproc/internal/child"
-	"github.com/seed84f35039/multiproc/internal/transport"
 )
 
 // A Cage holds worker processes: it limits from outside what a process can use, together
@@ -33,19 +32,18 @@ func noCage() (bool, error) { return false, nil }
 
 // admit puts a process that was started into the cage, if there is one. If that fails the
 // process is ended.
-func admit(cage Cage, conn transport.Conn, c *child.Child) (link, error) {
-	l := procLink{Conn: conn, Child: c, release: noCage}
+func admit(cage Cage, l procLink) (link, error) {
 	if cage == nil {
 		return l, nil
 	}
-	release, err := cage.Admit(c.PID())
+	release, err := cage.Admit(l.PID())
 	if err == nil && release == nil {
 		err = errors.New("the Cage returned neither an error nor a function that releases")
 	}
 	if err != nil {
-		c.Signal(syscall.SIGKILL)
-		c.Reap()
-		conn.Close()
+		l.Signal(syscall.SIGKILL)
+		l.Child.Reap()
+		l.Close()
 		return nil, fmt.Errorf("put the worker into its Cage: %w", err)
 	}
 	l.release = sync.OnceValues(release)

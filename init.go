@@ -142,6 +142,11 @@ func build() string {
 	if err != nil {
 		return ""
 	}
+	return buildOf(path)
+}
+
+// buildOf is build for a file.
+func buildOf(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {
 		return ""
@@ -149,8 +154,8 @@ func build() string {
 	return strconv.FormatInt(info.Size(), 10) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 10)
 }
 
-// workerEnv returns the environment of a worker.
-func workerEnv(extra []string, gomaxprocs, files int, cfg workerConfig) []string {
+// workerEnv returns the environment of a worker, which is to be of that build.
+func workerEnv(extra []string, build string, gomaxprocs, files int, cfg workerConfig) []string {
 	env := append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(gomaxprocs))
 	for _, kv := range extra {
 		name, _, _ := strings.Cut(kv, "=")
@@ -164,5 +169,5 @@ func workerEnv(extra []string, gomaxprocs, files int, cfg workerConfig) []string
 	if s := cfg.String(); s != "" {
 		env = append(env, envConfig+"="+s)
 	}
-	return append(env, envWorker+"="+strconv.Itoa(wire.Version)+" "+build(), envFiles+"="+strconv.Itoa(files), envDepth+"="+strconv.Itoa(depth()+1))
+	return append(env, envWorker+"="+strconv.Itoa(wire.Version)+" "+build, envFiles+"="+strconv.Itoa(files), envDepth+"="+strconv.Itoa(depth()+1))
 }

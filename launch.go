@@ -38,6 +38,7 @@ type launcher func() (link, error)
 type procLink struct {
 	transport.Conn
 	*child.Child
+	build   string                               // of the program that it is to run
 	release func() (outOfMemory bool, err error) // of its Cage
 }
 
@@ -62,6 +63,7 @@ func closeFiles(files []*os.File) {
 type launch struct {
 	env        []string
 	dir        string
+	command    []string // nil: this program
 	stdout     io.Writer
 	stderr     io.Writer
 	gomaxprocs int
@@ -80,9 +82,15 @@ func (l launch) spawn() (link, error) {
 	if err := canSpawn(); err != nil {
 		return nil, err
 	}
-	path, err := child.Self()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
+	path, args, wanted := "", l.command, ""
+	if len(args) > 0 {
+		path, wanted = args[0], buildOf(args[0])
+	} else {
+		var err error
+		if path, err = child.Self(); err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+		args, wanted = []string{os.Args[0]}, build()
 	}
 	connect := l.connect
 	if connect == nil {
@@ -100,8 +108,8 @@ func (l launch) spawn() (link, error) {
 	}
 	c, err := child.Start(child.Config{
 		Path:   path,
-		Args:   []string{os.Args[0]},
-		Env:    workerEnv(l.env, l.gomaxprocs, len(theirs), l.worker),
+		Args:   args,
+		Env:    workerEnv(l.env, wanted, l.gomaxprocs, len(theirs), l.worker),
 		Dir:    l.dir,
 		Stdout: l.stdout,
 		Stderr: l.stderr,
@@ -115,7 +123,7 @@ func (l launch) spawn() (link, error) {
 		conn.Close()
 		return nil, err
 	}
-	return admit(l.cage, conn, c)
+	return admit(l.cage, procLink{Conn: conn, Child: c, build: wanted, release: noCage})
 }
 
 // greet waits for the worker's Hello and checks it. When the worker does not say it
@@ -140,7 +148,11 @@ func greet(l link, timeout time.Duration) error {
 	if hello.Version != wire.Version {
 		return fmt.Errorf("the worker speaks version %d of the protocol, this program %d", hello.Version, wire.Version)
 	}
-	if b := build(); hello.Build != b {
+	b := build()
+	if p, ok := l.(procLink); ok {
+		b = p.build
+	}
+	if hello.Build != b {
 		return &otherBuild{hello.Build, b}
 	}
 	return nil

@@ -68,7 +68,7 @@ func (p *Pool) configure(cfg PoolConfig) {
 	}
 	p.cfg, p.ready = cfg, canSpawn
 	p.retries = retries{Retry: cfg.Retry, maxCrashes: cfg.MaxCrashes, mu: &p.mu, queue: &p.queue, drain: &p.drain, staff: p.staff}
-	p.launch = launch{env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS, worker: cfg.worker(), cage: cfg.Cage}.start
+	p.launch = launch{command: cfg.Command, env: cfg.Env, dir: cfg.Dir, stdout: cfg.Stdout, stderr: cfg.Stderr, gomaxprocs: cfg.GOMAXPROCS, worker: cfg.worker(), cage: cfg.Cage}.start
 	p.spares = newSpares(cfg.Spares, func() (link, error) { return p.launch() }, cfg.Setup, cfg.StartTimeout, cfg.Logger)
 	if cfg.Teardown != nil && p.bad == nil {
 		if p.teardown, err = cfg.Teardown.frame(); err != nil {

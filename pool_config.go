@@ -31,6 +31,11 @@ type PoolConfig struct {
 	// Teardown have none. 0 means no limit.
 	CallTimeout time.Duration
 
+	// Command is another program to be the worker, with its arguments; the first one is its path. Its
+	// main function has to call [Init], and it runs the functions that are registered there. nil means
+	// this program.
+	Command []string
+
 	// CPUTime is how much CPU time a call may take, likewise: what its worker process takes
 	// while it runs. It is looked at every tenth of it, but not more often than every
 	// 10 ms. It cannot be combined with Concurrency. 0 means no limit.

@@ -1,0 +1,118 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/seed84f35039/multiproc/internal/handover"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// NewRawBatch returns calls of the named function for those who pass on what others have
+// encoded, as an agent of a cluster does, and know no types: args are the encoded arguments
+// as [Batch.AppendArgs] makes them, without their lengths. The batch is for [Executor].Submit of
+// executors whose workers are processes. size is as for [WithBatch]; 0 means that the executor
+// decides.
+//
+// answer gets the answer to each call, once: the encoded result, which is valid until answer returns,
+// or an error. That is a [*RawFailure] where the function, or its worker for it, has reported one, and may be
+// wrapped in a *TimeoutError; otherwise what becomes of calls by themselves, such as a *CrashError. answer may be
+// called from several goroutines at once and must not block.
+func NewRawBatch(ctx context.Context, function string, args [][]byte, size int, answer func(i, pid int, result []byte, err error)) *Batch {
+	return &Batch{ctx: ctx, name: function, n: len(args), size: size, calls: &rawCalls{
+		ctx: ctx, name: function, args: args, answer: answer, answered: make([]atomic.Bool, len(args)),
+	}}
+}
+
+// RawFailure is what a worker has reported of a call of [NewRawBatch], as it came: for
+// [Batch.ReturnFailure].
+type RawFailure struct {
+	PID     int // process that ran the call
+	Failure []byte
+}
+
+// Error returns the message of the failure.
+func (e *RawFailure) Error() string {
+	f, err := wire.DecodeFailure(e.Failure)
+	if err != nil {
+		return err.Error()
+	}
+	return f.Message
+}
+
+// errMemoryLeaves is the error of a result with shared memory that would have to leave the machine.
+var errMemoryLeaves = errors.New("shared memory cannot leave the machine")
+
+// rawCalls are calls without types.
+type rawCalls struct {
+	ctx      context.Context
+	name     string
+	args     [][]byte
+	answer   func(i, pid int, result []byte, err error)
+	answered []atomic.Bool
+	judge    judge // nil: every error is an answer
+}
+
+// rawTail is from how many bytes on an argument is sent by itself.
+const rawTail = 64 << 10
+
+func (c *rawCalls) appendArgs(dst []byte, i, n, limit int, _ *handover.Parcel) (out []byte, took int, tail wire.Tail, err error) {
+	for ; took < n && (took == 0 || len(dst) <= limit); took++ {
+		arg := c.args[i+took]
+		if !c.wanted(i + took) {
+			return dst, took, nil, ErrNotWanted
+		}
+		start := len(dst)
+		if len(arg) >= rawTail {
+			if took > 0 {
+				return dst, took, nil, nil
+			}
+			return wire.NoLength(wire.BeginArg(dst), start), 1, &argTail{raw: arg, gate: &gate{}}, nil
+		}
+		out := append(wire.BeginArg(dst), arg...)
+		if err := wire.EndArg(out, start); err != nil {
+			return dst, took, nil, err
+		}
+		dst = out
+	}
+	return dst, took, nil, nil
+}
+
+// run is for executors without processes, which have no use for what is encoded.
+func (c *rawCalls) run(_ context.Context, i int) { c.fail(i, ErrUnknownFunc) }
+
+func (c *rawCalls) settle(i, pid int, results [][]byte) {
+	for k, result := range results {
+		if c.answered[i+k].CompareAndSwap(false, true) {
+			c.answer(i+k, pid, result, nil)
+		}
+	}
+}
+
+// settleWith refuses shared memory, which cannot leave this machine.
+func (c *rawCalls) settleWith(i, pid int, _ []byte, came *handover.Arrival) {
+	came.Done(1)
+	c.fail(i, &located{c.info(i, pid), errMemoryLeaves})
+}
+
+func (c *rawCalls) fail(i int, err error) {
+	if c.judge != nil && c.ctx.Err() == nil {
+		verdict, again := c.judge(i, err)
+		if again {
+			return
+		}
+		err = verdict
+	}
+	if c.answered[i].CompareAndSwap(false, true) {
+		c.answer(i, 0, nil, err)
+	}
+}
+
+func (c *rawCalls) wanted(i int) bool { return c.ctx.Err() == nil && !c.answered[i].Load() }
+
+func (c *rawCalls) info(i, pid int) CallInfo { return CallInfo{Func: c.name, Index: i, PID: pid} }
+
+func (c *rawCalls) onFailure(j judge) { c.judge = j }
+
+func (c *rawCalls) carries() bool { return false }
