@@ -1,7 +1,11 @@
 // Command multiproc is the command of this module: its subcommand scale measures how a workload
-// scales on threads, on processes and on a pool of worker processes.
+// scales on threads, on processes and on a pool of worker processes, and key makes keys and
+// signs programs for clusters, of which agent runs the calls and server carries the messages.
 //
 //	multiproc scale --help
+//	multiproc key --help
+//	multiproc agent --help
+//	multiproc server --help
 //
 // It exits with 0, with 1 after a failure, with 2 when the command line is wrong, and with 128 and
 // the number of the signal when SIGINT, SIGTERM or SIGHUP ended it.
@@ -30,14 +34,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Use:   "multiproc",
 		Short: "Run one function on threads, on processes or on a pool of worker processes",
 		Long: "Multiproc is a Go library that runs one function on threads, on processes or on a pool\n" +
-			"of worker processes. This command measures what each of them is good for.",
+			"of worker processes. This command measures what each of them is good for, and keeps the keys\n" +
+			"with which programs for clusters are signed.",
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(scaleCommand())
+	root.AddCommand(scaleCommand(), keyCommand(), agentCommand(), serverCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/seed84f35039/multiproc/cluster"
 	"github.com/seed84f35039/multiproc/scale"
 )
 
@@ -30,6 +31,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "report": report, "await": await, "signal": send, "exited": exited, "leftovers": leftovers,
+			"exe": executable, "signed": signed, "trust": trust,
 		},
 	})
 }
@@ -190,4 +192,39 @@ func processes(ts *testscript.TestScript, text string) []int {
 		}
 	}
 	return pids
+}
+
+// exe FILE writes what looks like an executable for Linux: the header of one.
+func executable(ts *testscript.TestScript, _ bool, args []string) {
+	header := make([]byte, 64)
+	copy(header, "\x7fELF\x02\x01\x01")
+	copy(header[16:], "\x02\x00\x3e\x00\x01")
+	header[52] = 64
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), header, 0o700))
+}
+
+// signed FILE EXECUTABLE checks that the holder of the public key in a file has signed an executable.
+func signed(ts *testscript.TestScript, neg bool, args []string) {
+	key, err := cluster.ParsePublicKey(strings.TrimSpace(ts.ReadFile(args[0])))
+	ts.Check(err)
+	var p cluster.Program
+	s, err := cluster.ReadSignature(ts.MkAbs(args[1]))
+	if err == nil {
+		p, err = cluster.Trust{key: ""}.Verify(s)
+	}
+	if err == nil {
+		var is cluster.Program
+		if is, err = cluster.ReadProgram(ts.MkAbs(args[1])); err == nil && is.Hash != p.Hash {
+			err = errors.New("another executable was signed")
+		}
+	}
+	if (err != nil) != neg {
+		ts.Fatalf("%s: %v", args[1], err)
+	}
+}
+
+// trust FILE ARG... is multiproc key trust with the public key in a file.
+func trust(ts *testscript.TestScript, _ bool, args []string) {
+	key := strings.TrimSpace(ts.ReadFile(args[0]))
+	ts.Check(ts.Exec("multiproc", append([]string{"key", "trust", key}, args[1:]...)...))
 }

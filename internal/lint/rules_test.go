@@ -57,6 +57,14 @@ var rules = []rule{
 			good: []string{`import "github.com/seed84f35039/multiproc"`, `import "github.com/containerd/cgroups/v3/cgroup2"`},
 		},
 		{
+			path: "cluster/x.go",
+			bad:  []string{`import "github.com/seed84f35039/multiproc/internal/child"`, `import "github.com/nats-io/jwt/v2"`},
+			good: []string{
+				`import "github.com/seed84f35039/multiproc"`, `import "github.com/seed84f35039/multiproc/internal/wire"`,
+				`import "github.com/nats-io/nats.go/jetstream"`, `import "github.com/nats-io/nats-server/v2/server"`, `import "github.com/nats-io/nkeys"`,
+			},
+		},
+		{
 			path: "examples/first/x.go",
 			bad:  []string{`import "github.com/seed84f35039/multiproc/internal/wire"`},
 			good: []string{`import "github.com/seed84f35039/multiproc/shared"`},
@@ -68,7 +76,7 @@ var rules = []rule{
 			bad:  []string{`import "unsafe"`, `import "os/exec"`, `import "github.com/nats-io/nats.go/jetstream"`},
 			good: []string{`import "os"`},
 		},
-		{path: "x_test.go", bad: []string{`import "unsafe"`, `import "github.com/containerd/cgroups/v3"`}, good: []string{`import "os/exec"`}},
+		{path: "x_test.go", bad: []string{`import "unsafe"`, `import "github.com/containerd/cgroups/v3"`, `import "github.com/nats-io/nats.go"`}, good: []string{`import "os/exec"`}},
 		{path: "cgroup/x.go", bad: []string{`import "os/exec"`}, good: []string{`import "github.com/containerd/cgroups/v3/cgroup1"`}},
 		{path: "internal/shm/x.go", bad: []string{`import "os/exec"`}, good: []string{`import "unsafe"`}},
 		{path: "internal/child/x.go", bad: []string{`import "unsafe"`}, good: []string{`import "os/exec"`}},

@@ -29,6 +29,7 @@ type Subject struct {
 	Setup   bool // workers can have a setup function
 
 	NoMemory bool // it has no way for shared memory, though the system has that
+	Far      bool // it takes a moment until those who have a call learn that it is not wanted any more
 }
 
 // Options are what a case wants of an executor. Zero means the default.

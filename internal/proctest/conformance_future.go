@@ -3,6 +3,7 @@ package proctest
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -233,7 +234,11 @@ func cancelQueued(t *testing.T, s Subject) {
 	for i := range 10 {
 		runs[11+i] = 1
 	}
-	Want(t, "log", Runs(t, log), runs)
+	ran := Runs(t, log)
+	if s.Far { // those that were next may have begun before the news came
+		maps.DeleteFunc(ran, func(x, n int) bool { return x > 0 && x <= 10 && n == 1 })
+	}
+	Want(t, "log", ran, runs)
 }
 
 func endedContext(t *testing.T, s Subject) {

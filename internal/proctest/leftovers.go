@@ -22,8 +22,9 @@ const endings = 5 * time.Second
 
 // Run runs the tests of a package and returns the exit code. It is 1 also when they
 // have left something behind: a process, a descriptor, a goroutine, or a file in the
-// directories for temporary files or for shared memory.
-func Run(m *testing.M) int {
+// directories for temporary files or for shared memory. Goroutines that others are known to leave
+// behind are excused by options.
+func Run(m *testing.M, excused ...goleak.Option) int {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
@@ -38,7 +39,7 @@ func Run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if left := before.leftovers(); len(left) > 0 {
+	if left := before.leftovers(excused); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "the tests leave behind:\n%s\n", strings.Join(left, "\n"))
 		code = max(code, 1)
 	}
@@ -75,8 +76,8 @@ func watch() (w watched, err error) {
 
 // leftovers returns what is there that was not there before, a line each. It gives
 // processes and descriptors that are about to go the time to do so.
-func (w watched) leftovers() (left []string) {
-	if err := goleak.Find(); err != nil { // has a patience of its own
+func (w watched) leftovers(excused []goleak.Option) (left []string) {
+	if err := goleak.Find(excused...); err != nil { // has a patience of its own
 		left = append(left, err.Error())
 	}
 	poll := time.NewTicker(10 * time.Millisecond)

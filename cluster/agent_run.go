@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// failAll answers all calls of a chunk with an error of the agent's.
+func (a *agent) failAll(ctx context.Context, c *chunk, m jetstream.Msg, err error) {
+	if ctx.Err() != nil {
+		a.giveUp(ctx, c, m)
+		return
+	}
+	var buf []byte
+	for i := range c.N {
+		buf = appendAnswer(buf, answer{i, 0, isError, []byte(err.Error())})
+	}
+	a.say(ctx, c, m, &outcome{Answers: buf}, true)
+}
+
+// giveUp is the end of a chunk whose context has ended: nobody wants it, or another agent is to
+// run it.
+func (a *agent) giveUp(ctx context.Context, c *chunk, m jetstream.Msg) {
+	if errors.Is(context.Cause(ctx), errWithdrawn) {
+		a.say(a.ctx, c, m, &outcome{Withdrawn: true}, true)
+	} else {
+		m.Nak()
+	}
+}
+
+// flushEvery is how long an answer waits for those to the other calls of its chunk.
+const flushEvery = 100 * time.Millisecond
+
+// run runs the calls of a chunk and tells what has become of them.
+func (a *agent) run(ctx context.Context, c *chunk, m jetstream.Msg, pool *multiproc.Pool, args [][]byte) {
+	began := time.Now()
+	var mu sync.Mutex
+	var buf []byte
+	left, lost := c.N, 0
+	over, full := make(chan struct{}), make(chan struct{}, 1)
+	b := multiproc.NewRawBatch(ctx, c.Func, args, c.N, func(i, pid int, result []byte, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if errors.Is(err, multiproc.ErrClosed) || ctx.Err() != nil && err != nil {
+			lost++
+		} else {
+			buf = appendAnswer(buf, encodeAnswer(i, pid, result, err))
+		}
+		if left--; left == 0 {
+			close(over)
+		} else if len(buf) > maxOutcome {
+			select {
+			case full <- struct{}{}:
+			default:
+			}
+		}
+	})
+	if err := pool.Submit(b); err != nil {
+		if errors.Is(err, multiproc.ErrClosed) {
+			m.Nak()
+			return
+		}
+		a.failAll(ctx, c, m, err)
+		return
+	}
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for last := false; !last; {
+		select {
+		case <-over: // bounded: calls whose context has ended are killed
+			last = true
+		case <-full:
+		case <-tick.C:
+		}
+		mu.Lock()
+		answers := buf
+		buf = nil
+		mu.Unlock()
+		switch {
+		case last && ctx.Err() != nil:
+			a.giveUp(ctx, c, m)
+			return
+		case last && lost > 0:
+			if len(answers) > 0 {
+				a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, false)
+			}
+			m.Nak()
+			return
+		case last || len(answers) > 0:
+			a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, last)
+		}
+	}
+}
+
+// encodeAnswer returns what is told of a call.
+func encodeAnswer(i, pid int, result []byte, err error) answer {
+	a := answer{i: i, pid: pid, kind: isResult, body: result}
+	if err == nil {
+		return a
+	}
+	raw, isRaw := errors.AsType[*multiproc.RawFailure](err)
+	var x any
+	if e, ok := errors.AsType[*multiproc.TimeoutError](err); ok {
+		a.kind, a.pid = isTimeout, e.PID
+		t := &timeout{Limit: e.Limit, CPU: e.CPU, Hard: e.Hard}
+		if isRaw {
+			t.Failure = raw.Failure
+		}
+		x = t
+	} else if e, ok := errors.AsType[*multiproc.CrashError](err); ok {
+		a.kind, a.pid = isCrash, e.PID
+		x = &crash{int(e.Signal), e.ExitCode, e.OutOfMemory, e.Reason, e.Stderr, e.Crashes}
+	} else if isRaw {
+		a.kind, a.pid, a.body = isFailure, raw.PID, raw.Failure
+		return a
+	}
+	if x != nil {
+		if a.body, err = wire.Encode(nil, x); err == nil {
+			return a
+		}
+	}
+	a.kind, a.body = isError, []byte(err.Error())
+	return a
+}
+
+// say sends what has become of calls. When the server has got the last of it, the chunk is
+// over.
+func (a *agent) say(ctx context.Context, c *chunk, m jetstream.Msg, o *outcome, last bool) {
+	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
+	if len(o.Answers) > maxOutcome+maxOutcome/2 {
+		o.Blob, o.BlobLen = c.Job+"-"+rand.Text(), int64(len(o.Answers))
+		if _, err := a.blobs.Put(ctx, jetstream.ObjectMeta{Name: o.Blob}, bytes.NewReader(o.Answers)); err != nil {
+			m.NakWithDelay(pause)
+			return
+		}
+		o.Answers = nil
+	}
+	data, err := encodeOutcome(o)
+	for err == nil {
+		var future jetstream.PubAckFuture
+		if future, err = a.js.PublishAsync(resultSubject+c.Job, data); err != nil {
+			break
+		}
+		select {
+		case <-future.Ok():
+			if last {
+				m.Ack()
+			}
+			return
+		case <-future.Err(): // no room, or no server: the chunk is held until there is
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if ctx != a.ctx {
+		a.giveUp(ctx, c, m)
+	}
+}

@@ -1,0 +1,58 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// lease is what a job says as long as it is alive: which program runs its calls.
+type lease struct {
+	Program Program       // as the submitter says
+	Signed  SignedProgram // as somebody has signed it, or zero
+}
+
+// leaseOf returns the lease of a job of an executable, which key signs, if there is one.
+func leaseOf(exe string, key PrivateKey) (l lease, err error) {
+	if l.Program, err = ReadProgram(exe); err != nil {
+		return l, err
+	}
+	if !key.IsZero() {
+		l.Signed = Sign(l.Program, key)
+		return l, nil
+	}
+	l.Signed, err = ReadSignature(exe)
+	if errors.Is(err, ErrUnsigned) {
+		err = nil
+	}
+	return l, err
+}
+
+func decodeLease(data []byte) (l lease, err error) {
+	err = wire.Decode(data, &l)
+	return l, err
+}
+
+// admit returns the program of a lease if this agent runs it, or why not.
+func (a *agent) admit(l *lease, function string) (Program, error) {
+	p, err := a.cfg.Trust.Verify(l.Signed)
+	if errors.Is(err, ErrUnsigned) && a.cfg.AllowUnsigned {
+		p, err = l.Program, nil
+	}
+	if err != nil {
+		return p, err
+	}
+	if p.Hash != l.Program.Hash {
+		return p, fmt.Errorf("%w: it is that of another executable", ErrBadSignature)
+	}
+	if err := p.CheckPlatform(runtime.GOOS, runtime.GOARCH); err != nil {
+		return p, err
+	}
+	if len(p.Functions) > 0 && !slices.Contains(p.Functions, function) {
+		return p, fmt.Errorf("who has signed the program does not allow the function %s, only %v", function, p.Functions)
+	}
+	return p, nil
+}

@@ -1,0 +1,199 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// chunk is what a message to agents holds: calls of one function.
+type chunk struct {
+	Job     string
+	ID      uint64
+	Attempt int
+	Program string // what runs it: the hash of an executable
+	Func    string
+	N       int    // how many calls
+	Args    []byte // as multiproc.Batch.AppendArgs makes them
+	Blob    string // the object that has them instead, or empty
+	BlobLen int64  // how many bytes that has
+}
+
+// What an agent does not take from anybody.
+const (
+	maxCalls = 1 << 20
+	maxBlob  = 4 << 30
+)
+
+func encodeChunk(c *chunk) ([]byte, error) { return wire.Encode(nil, c) }
+
+// decodeChunk reads a chunk, which is hostile until checked.
+func decodeChunk(data []byte) (c chunk, err error) {
+	if err := wire.Decode(data, &c); err != nil {
+		return c, err
+	}
+	switch {
+	case c.Job == "" || c.Func == "" || c.Program == "":
+		err = errors.New("it has no job, function or program")
+	case c.N < 1 || c.N > maxCalls:
+		err = fmt.Errorf("it has %d calls", c.N)
+	case c.BlobLen < 0 || c.BlobLen > maxBlob:
+		err = fmt.Errorf("it has an object of %d bytes", c.BlobLen)
+	}
+	return c, err
+}
+
+// splitArgs takes n arguments apart.
+func splitArgs(args []byte, n int) (each [][]byte, err error) {
+	each = make([][]byte, 0, min(n, len(args)/4))
+	for i := range n {
+		arg, rest, err := wire.SplitArg(args)
+		if err != nil {
+			return nil, fmt.Errorf("argument %d of %d: %w", i, n, err)
+		}
+		each, args = append(each, arg), rest
+	}
+	if len(args) > 0 {
+		return nil, fmt.Errorf("there are %d bytes behind the last argument", len(args))
+	}
+	return each, nil
+}
+
+// outcome is what a message to a submitter holds: answers to calls of a chunk, perhaps not to all.
+type outcome struct {
+	Chunk     uint64
+	Attempt   int
+	Agent     string
+	Ran       time.Duration // how long the calls have taken so far, all in all
+	Withdrawn bool          // no call of it runs any more, as nobody wants them
+	Poison    bool          // it has been handed to too many agents that did not answer
+	Refused   string        // why no call of it is run, or empty
+	Answers   []byte        // see appendAnswer
+	Blob      string        // the object that has them instead, or empty
+	BlobLen   int64
+}
+
+func encodeOutcome(o *outcome) ([]byte, error) { return wire.Encode(nil, o) }
+
+func decodeOutcome(data []byte) (o outcome, err error) {
+	if err := wire.Decode(data, &o); err != nil {
+		return o, err
+	}
+	if o.BlobLen < 0 || o.BlobLen > maxBlob {
+		err = fmt.Errorf("it has an object of %d bytes", o.BlobLen)
+	}
+	return o, err
+}
+
+// kind says what an answer is.
+type kind uint8
+
+const (
+	isResult  kind = iota // the encoded result
+	isFailure             // an encoded wire.Failure
+	isCrash               // an encoded crash
+	isTimeout             // an encoded timeout
+	isError               // the text of an error of the agent
+)
+
+// crash is what a multiproc.CrashError tells.
+type crash struct {
+	Signal      int
+	ExitCode    int
+	OutOfMemory bool
+	Reason      string
+	Stderr      string
+	Crashes     int
+}
+
+func (x crash) error() *multiproc.CrashError {
+	return &multiproc.CrashError{
+		Signal: syscall.Signal(x.Signal), ExitCode: x.ExitCode, OutOfMemory: x.OutOfMemory,
+		Reason: x.Reason, Stderr: x.Stderr, Crashes: x.Crashes,
+	}
+}
+
+// timeout is what a multiproc.TimeoutError tells.
+type timeout struct {
+	Limit   time.Duration
+	CPU     bool
+	Hard    bool
+	Failure []byte // where it is not hard
+}
+
+// answer is an answer to a call.
+type answer struct {
+	i, pid int
+	kind   kind
+	body   []byte
+}
+
+// appendAnswer appends the index of the call in its chunk, the process and the length of the
+// body as uvarints, the kind, and the body.
+func appendAnswer(dst []byte, a answer) []byte {
+	dst = binary.AppendUvarint(dst, uint64(a.i))
+	dst = binary.AppendUvarint(dst, uint64(max(a.pid, 0)))
+	dst = append(dst, byte(a.kind))
+	dst = binary.AppendUvarint(dst, uint64(len(a.body)))
+	return append(dst, a.body...)
+}
+
+var errCutShort = errors.New("an answer is cut short")
+
+// splitAnswers takes answers apart. Their bodies are parts of data.
+func splitAnswers(data []byte) (answers []answer, err error) {
+	for len(data) > 0 {
+		var a answer
+		var numbers [3]uint64
+		for k := range numbers {
+			if k == 2 {
+				if len(data) == 0 {
+					return nil, errCutShort
+				}
+				a.kind, data = kind(data[0]), data[1:]
+			}
+			n, size := binary.Uvarint(data)
+			if size <= 0 {
+				return nil, errCutShort
+			}
+			numbers[k], data = n, data[size:]
+		}
+		if numbers[0] >= maxCalls || numbers[1] > 1<<31 || a.kind > isError {
+			return nil, fmt.Errorf("an answer of kind %d to call %d of process %d", a.kind, numbers[0], numbers[1])
+		}
+		if numbers[2] > uint64(len(data)) {
+			return nil, errCutShort
+		}
+		a.i, a.pid = int(numbers[0]), int(numbers[1])
+		a.body, data = data[:numbers[2]], data[numbers[2]:]
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+// inOrder sorts answers by their calls.
+func inOrder(answers []answer) {
+	slices.SortStableFunc(answers, func(a, b answer) int { return a.i - b.i })
+}
+
+// control is what a submitter tells agents at once.
+type control struct {
+	Cancel []uint64 // chunks that are not wanted any more
+}
+
+// presence is what an agent says of itself.
+type presence struct {
+	Name     string
+	Host     string
+	Platform string
+	Slots    int
+	Held     int // chunks
+	Done     uint64
+	Version  int
+}

@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"bytes"
+	"testing"
+	"time"
+)
+
+func TestAnswers(t *testing.T) {
+	want := []answer{{0, 17, isResult, []byte{1, 2}}, {300, 1 << 20, isCrash, nil}, {maxCalls - 1, 0, isError, bytes.Repeat([]byte("x"), 1000)}}
+	var data []byte
+	for _, a := range want {
+		data = appendAnswer(data, a)
+	}
+	got, err := splitAnswers(data)
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("got %d answers, %v", len(got), err)
+	}
+	for i, a := range got {
+		if a.i != want[i].i || a.pid != want[i].pid || a.kind != want[i].kind || !bytes.Equal(a.body, want[i].body) {
+			t.Errorf("answer %d is %v, want %v", i, a, want[i])
+		}
+	}
+	for n := 1; n < 5; n++ {
+		if _, err := splitAnswers(data[:n]); err == nil {
+			t.Errorf("%d bytes are taken for answers", n)
+		}
+	}
+	for what, bad := range map[string]answer{
+		"call": {i: maxCalls}, "kind": {kind: isError + 1}, "process": {pid: 1 << 40},
+	} {
+		if _, err := splitAnswers(appendAnswer(nil, bad)); err == nil {
+			t.Errorf("a bad %s is taken", what)
+		}
+	}
+}
+
+// FuzzMessages has hostile bytes be messages.
+func FuzzMessages(f *testing.F) {
+	c, err1 := encodeChunk(&chunk{Job: "j", ID: 1, Program: "p", Func: "f", N: 1, Args: []byte{1, 0, 0, 0, 5}})
+	o, err2 := encodeOutcome(&outcome{Chunk: 1, Ran: time.Second, Answers: appendAnswer(nil, answer{0, 1, isResult, []byte{5}})})
+	if err1 != nil || err2 != nil {
+		f.Fatal(err1, err2)
+	}
+	f.Add(c)
+	f.Add(o)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if c, err := decodeChunk(data); err == nil {
+			if each, err := splitArgs(c.Args, c.N); err == nil && len(each) != c.N {
+				t.Errorf("%d arguments of %d", len(each), c.N)
+			}
+		}
+		if o, err := decodeOutcome(data); err == nil {
+			list, _ := splitAnswers(o.Answers)
+			inOrder(list)
+		}
+		for _, a := range must(splitAnswers(data)) {
+			if a.i < 0 || a.i >= maxCalls || a.pid < 0 {
+				t.Errorf("got %v", a)
+			}
+		}
+		decodeLease(data)
+	})
+}
+
+func must(list []answer, _ error) []answer { return list }

@@ -1,0 +1,536 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// send sends calls to agents, as long as there are not too many under way.
+func (c *Cluster) send() {
+	for {
+		c.mu.Lock()
+		sent := false
+		if len(c.queue) > 0 && len(c.chunks) < c.ahead() {
+			sent = true
+			c.sendNext()
+		}
+		c.mu.Unlock()
+		if sent {
+			continue
+		}
+		select {
+		case <-c.more:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// sendNext takes calls from the queue and sends them. c.mu is held, but not all the time.
+func (c *Cluster) sendNext() {
+	s := c.queue[0]
+	n := s.e.b.Size()
+	if n == 0 {
+		k := c.cost(s.e.b.Func())
+		share := (c.queued + c.slots) / max(1, 2*c.slots) // so that every slot has some
+		if k.ran > 0 {
+			share = max(share, int(worthSharing/k.ran))
+		}
+		n = min(k.chunk(), max(1, share))
+	}
+	n = min(n, s.n, maxCalls)
+	if s.attempt > 0 {
+		n = 1 // it is not known which of them is to blame
+	}
+	c.take(n)
+	c.nextID++
+	id := c.nextID
+	ch := &sent{span: span{s.e, s.i, n, s.attempt}, answered: make([]bool, n), left: n, at: time.Now()}
+	c.chunks[id] = ch
+	c.mu.Unlock()
+	args, took, err := encode(s.e.b, s.i, n)
+	c.mu.Lock()
+	if c.chunks[id] != ch { // it was cancelled
+		return
+	}
+	if took < n {
+		rest := ch.span
+		rest.i, rest.n = s.i+took, n-took
+		if err != nil {
+			rest.i, rest.n = rest.i+1, rest.n-1
+		}
+		if rest.n > 0 {
+			c.queue, c.queued = slices.Insert(c.queue, 0, rest), c.queued+rest.n
+		}
+		ch.n, ch.left, ch.answered = took, took, ch.answered[:took]
+	}
+	if took == 0 {
+		delete(c.chunks, id)
+	}
+	if err != nil {
+		c.unlocked(func() { s.e.b.Fail(s.i+took, 0, err) })
+		c.settled(s.e, 1)
+	}
+	if took == 0 {
+		return
+	}
+	m := &chunk{Job: c.job, ID: id, Attempt: s.attempt, Program: c.lease.Program.Hash, Func: s.e.b.Func(), N: took, Args: args}
+	if len(args) > maxChunk+maxChunk/2 {
+		ch.blob = c.job + "-" + strconv.FormatUint(id, 10)
+		m.Args, m.Blob, m.BlobLen = nil, ch.blob, int64(len(args))
+		c.going.Go(func() { // ends with the upload, which the context bounds
+			_, err := c.blobs.Put(c.ctx, jetstream.ObjectMeta{Name: m.Blob}, bytes.NewReader(args))
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if err != nil {
+				c.failed(id, fmt.Errorf("send %d bytes of arguments: %w", len(args), err))
+				return
+			}
+			c.publish(id, m)
+		})
+		return
+	}
+	c.publish(id, m)
+}
+
+// unlocked calls f without c.mu, which is held.
+func (c *Cluster) unlocked(f func()) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	f()
+}
+
+// take takes n calls out of the front of the queue. c.mu is held.
+func (c *Cluster) take(n int) {
+	s := &c.queue[0]
+	c.queued -= n
+	if s.i, s.n = s.i+n, s.n-n; s.n == 0 {
+		c.queue[0] = span{}
+		c.queue = c.queue[1:]
+	}
+}
+
+// encode returns the arguments of calls from i on, and of how many. The error concerns the call after
+// those.
+func encode(b *multiproc.Batch, i, n int) (args []byte, took int, err error) {
+	args, took, tail, err := b.AppendArgs(nil, i, n, maxChunk)
+	if tail == nil {
+		return args, took, err
+	}
+	size := tail.Size()
+	buf := make([]byte, 4+int64(len(args))+size)
+	copy(buf[4:], args)
+	if _, err := io.ReadFull(io.NewSectionReader(tail, 0, size), buf[4+len(args):]); err != nil {
+		return nil, 0, err
+	}
+	if complete := buf[len(buf)-1] == 1; !complete {
+		return nil, 0, multiproc.ErrNotWanted
+	}
+	buf = buf[:len(buf)-1]
+	if err := wire.EndArg(buf, 0); err != nil {
+		return nil, 0, err
+	}
+	return buf, 1, nil
+}
+
+// publish sends a chunk. c.mu is held.
+func (c *Cluster) publish(id uint64, m *chunk) {
+	data, err := encodeChunk(m)
+	if err != nil {
+		c.failed(id, err)
+		return
+	}
+	future, err := c.js.PublishAsync(taskSubject+here+"."+c.job, data)
+	if err != nil {
+		c.again(id, err)
+		return
+	}
+	select {
+	case c.acks <- pending{id, future}:
+	default: // the acknowledgement is not waited for; look does without
+	}
+}
+
+// failed answers what is left of a chunk with an error. c.mu is held.
+func (c *Cluster) failed(id uint64, err error) {
+	ch := c.chunks[id]
+	if ch == nil {
+		return
+	}
+	delete(c.chunks, id)
+	c.unlocked(func() {
+		for i, done := range ch.answered {
+			if !done {
+				ch.e.b.Fail(ch.i+i, 0, err)
+			}
+		}
+	})
+	c.settled(ch.e, ch.left)
+}
+
+// pause is how long it takes until what could not be sent is sent again.
+const pause = 200 * time.Millisecond
+
+// again sends what is left of a chunk once more, after a while. c.mu is held.
+func (c *Cluster) again(id uint64, _ error) {
+	ch := c.chunks[id]
+	if ch == nil {
+		return
+	}
+	time.AfterFunc(pause, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.resend(id, 0)
+	})
+}
+
+// resend puts what is left of a chunk back into the queue. c.mu is held.
+func (c *Cluster) resend(id uint64, attempts int) {
+	ch := c.chunks[id]
+	if ch == nil {
+		return
+	}
+	if ch.unwanted != nil {
+		c.failed(id, ch.unwanted)
+		return
+	}
+	delete(c.chunks, id)
+	var back []span
+	for i := 0; i < ch.n; i++ {
+		if ch.answered[i] {
+			continue
+		}
+		n := 1
+		for i+n < ch.n && !ch.answered[i+n] {
+			n++
+		}
+		back = append(back, span{ch.e, ch.i + i, n, ch.attempt + attempts})
+		i += n - 1
+	}
+	c.queue, c.queued = slices.Insert(c.queue, 0, back...), c.queued+ch.left
+	c.poke()
+}
+
+// awaitAcks notes which messages the server has.
+func (c *Cluster) awaitAcks() {
+	for {
+		select {
+		case p := <-c.acks:
+			select {
+			case ack := <-p.future.Ok():
+				c.mu.Lock()
+				if ch := c.chunks[p.id]; ch != nil {
+					ch.seq = ack.Sequence
+				}
+				c.mu.Unlock()
+			case err := <-p.future.Err():
+				c.mu.Lock()
+				c.again(p.id, err)
+				c.mu.Unlock()
+			case <-c.ctx.Done():
+				return
+			}
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// settled counts calls as answered. c.mu is held.
+func (c *Cluster) settled(e *entry, n int) {
+	if e.left -= n; e.left == 0 {
+		e.stop()
+	}
+	c.open -= n
+	c.last = time.Now()
+	c.check()
+	c.poke()
+}
+
+// cancelled answers the calls of a batch whose context has ended, and tells agents.
+func (c *Cluster) cancelled(e *entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop(context.Cause(e.b.Context()), func(other *entry) bool { return other == e })
+}
+
+// abandon answers all calls at once, and returns how many there were.
+func (c *Cluster) abandon(err error) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.abandonAll(err)
+}
+
+// abandonAll is abandon with c.mu held.
+func (c *Cluster) abandonAll(err error) (n int) {
+	n = c.open
+	c.drop(err, func(*entry) bool { return true })
+	for len(c.chunks) > 0 {
+		for id := range c.chunks {
+			c.failed(id, err)
+		}
+	}
+	return n
+}
+
+// drop answers the calls of some entries that wait with an error, and has agents end those that
+// they have, which are answered when that has been done. c.mu is held.
+func (c *Cluster) drop(err error, which func(*entry) bool) {
+	var dropped []span
+	c.queue = slices.DeleteFunc(c.queue, func(s span) bool {
+		if which(s.e) {
+			dropped = append(dropped, s)
+			c.queued -= s.n
+		}
+		return which(s.e)
+	})
+	var cancel []uint64
+	for id, ch := range c.chunks {
+		if which(ch.e) {
+			ch.unwanted = err
+			cancel = append(cancel, id)
+		}
+	}
+	c.withdraw(cancel)
+	c.unlocked(func() {
+		for _, s := range dropped {
+			for i := range s.n {
+				s.e.b.Fail(s.i+i, 0, err)
+			}
+		}
+	})
+	for _, s := range dropped {
+		c.settled(s.e, s.n)
+	}
+}
+
+// withdraw tells agents which chunks are not wanted any more. c.mu is held.
+func (c *Cluster) withdraw(ids []uint64) {
+	if len(ids) == 0 || c.nc == nil {
+		return
+	}
+	if data, err := wire.Encode(nil, &control{ids}); err == nil {
+		c.nc.Publish(controlSubject+c.job, data) // look says it again
+	}
+}
+
+// listener returns a consumer of results from the message of that number on.
+func (c *Cluster) listener(ctx context.Context, from uint64) (jetstream.Consumer, error) {
+	return c.results.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: resultSubject + c.job, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq: from, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
+	})
+}
+
+// A fetch asks for so much, for so long.
+const (
+	fetchMost  = 256
+	fetchBytes = 8 << 20 // a server closes connections that do not take 64 MiB
+	fetchWait  = 4 * time.Second
+)
+
+// purgeEvery is how many results stay on the server at most after they have been taken.
+const purgeEvery = 1000
+
+// listen takes results.
+func (c *Cluster) listen(consumer jetstream.Consumer) {
+	next, taken := uint64(1), 0
+	for c.ctx.Err() == nil {
+		if consumer == nil {
+			var err error
+			if consumer, err = c.listener(c.ctx, next); err != nil {
+				c.sleep(pause)
+				continue
+			}
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, fetchWait)
+		batch, err := consumer.Fetch(fetchMost, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
+		if err != nil {
+			cancel()
+			consumer = nil
+			c.sleep(pause)
+			continue
+		}
+		for m := range batch.Messages() {
+			if meta, err := m.Metadata(); err == nil {
+				next = meta.Sequence.Stream + 1
+			}
+			c.onOutcome(m.Data())
+			if taken++; taken >= purgeEvery {
+				taken = 0
+				c.results.Purge(c.ctx, jetstream.WithPurgeSubject(resultSubject+c.job), jetstream.WithPurgeSequence(next))
+			}
+		}
+		cancel()
+		if err := batch.Error(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			consumer = nil // it may be gone; another goes on behind what has been taken
+		}
+	}
+}
+
+// sleep waits, but not for longer than the Cluster lives.
+func (c *Cluster) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.ctx.Done():
+	}
+}
+
+// onOutcome takes a message of results.
+func (c *Cluster) onOutcome(data []byte) {
+	o, err := decodeOutcome(data)
+	if err != nil {
+		return // it is nothing that an agent has sent; look notices if something is missing
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := c.chunks[o.Chunk]
+	if ch == nil {
+		return // it is answered, or not wanted any more
+	}
+	ch.at, ch.missing = time.Now(), false
+	switch {
+	case o.Withdrawn && ch.unwanted != nil:
+		c.failed(o.Chunk, ch.unwanted)
+		return
+	case o.Withdrawn:
+		c.resend(o.Chunk, 0)
+		return
+	case o.Refused != "":
+		c.failed(o.Chunk, &RefusedError{o.Agent, o.Refused})
+		return
+	case o.Poison && ch.n == 1:
+		c.failed(o.Chunk, ErrPoison)
+		return
+	case o.Poison:
+		c.resend(o.Chunk, 1)
+		return
+	}
+	answers := o.Answers
+	if o.Blob != "" {
+		var got []byte
+		var err error
+		c.unlocked(func() {
+			if got, err = fetchBlob(c.ctx, c.blobs, o.Blob, o.BlobLen); err == nil {
+				c.blobs.Delete(c.ctx, o.Blob)
+			}
+		})
+		if c.chunks[o.Chunk] != ch {
+			return
+		}
+		if err != nil {
+			c.failed(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
+			return
+		}
+		answers = got
+	}
+	list, err := splitAnswers(answers)
+	if err != nil {
+		c.failed(o.Chunk, &AgentError{o.Agent, err.Error()})
+		return
+	}
+	c.answer(o.Chunk, ch, &o, list)
+}
+
+// fetchBlob returns an object that is to have so many bytes, which may be hostile.
+func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, size int64) ([]byte, error) {
+	r, err := store.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	info, err := r.Info()
+	if err != nil {
+		return nil, err
+	}
+	if size < 0 || info.Size != uint64(size) {
+		return nil, fmt.Errorf("the object has %d bytes and not %d", info.Size, size)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, err
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // which is told when the digest is right
+		return nil, fmt.Errorf("the end of the object: %w", err)
+	}
+	return data, nil
+}
+
+// answer passes answers on. c.mu is held, but not while that is done.
+func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
+	inOrder(list)
+	list = slices.DeleteFunc(list, func(a answer) bool {
+		if a.i >= ch.n || ch.answered[a.i] {
+			return true
+		}
+		ch.answered[a.i] = true
+		return false
+	})
+	ch.left -= len(list)
+	if ch.left == 0 {
+		delete(c.chunks, id)
+	}
+	c.cost(ch.e.b.Func()).note(ch.n-ch.left, o.Ran)
+	c.unlocked(func() {
+		for k := 0; k < len(list); {
+			a := list[k]
+			if a.kind != isResult {
+				give(ch.e.b, ch.i+a.i, o.Agent, a)
+				k++
+				continue
+			}
+			results := [][]byte{a.body}
+			for k++; k < len(list) && list[k].kind == isResult && list[k].i == a.i+len(results) && list[k].pid == a.pid; k++ {
+				results = append(results, list[k].body)
+			}
+			ch.e.b.Return(ch.i+a.i, a.pid, results...)
+		}
+		if ch.left == 0 && ch.blob != "" {
+			c.blobs.Delete(c.ctx, ch.blob)
+		}
+	})
+	c.settled(ch.e, len(list))
+}
+
+// give answers a call with what is no result.
+func give(b *multiproc.Batch, i int, agent string, a answer) {
+	var err error
+	switch a.kind {
+	case isFailure:
+		b.ReturnFailure(i, a.pid, a.body)
+		return
+	case isCrash:
+		var x crash
+		if err = wire.Decode(a.body, &x); err == nil {
+			b.Fail(i, a.pid, x.error())
+			return
+		}
+	case isTimeout:
+		var x timeout
+		if err = wire.Decode(a.body, &x); err == nil {
+			if x.Hard {
+				x.Failure = nil
+			} else if x.Failure == nil {
+				x.Failure = []byte{}
+			}
+			b.ReturnTimeout(i, a.pid, x.Limit, x.CPU, x.Failure)
+			return
+		}
+	default:
+		err = errors.New(string(a.body))
+	}
+	b.Fail(i, a.pid, &AgentError{agent, err.Error()})
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed84f35039/multiproc/cluster"
+)
+
+const agentHelp = `Run calls that programs of a cluster make, with the programs that come with them, until SIGINT or SIGTERM.
+Then take no more, and give back what does not end within --grace. Programs run that a trusted key has signed: see
+multiproc key.`
+
+const agentExample = `  multiproc agent --nats nats://10.0.0.1:4222
+  multiproc agent --nats tls://nats.example.org --creds agent.creds --slots 8`
+
+func agentCommand() *cobra.Command {
+	var cfg cluster.AgentConfig
+	var trust string
+	cmd := &cobra.Command{
+		Use:     "agent --nats URL",
+		Short:   "Run calls that programs of a cluster make",
+		Long:    agentHelp,
+		Example: agentExample,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file, err := trustFile(trust)
+			if err != nil {
+				return err
+			}
+			cfg.Trust, err = cluster.ReadTrust(file)
+			if err != nil && !(errors.Is(err, fs.ErrNotExist) && trust == "") {
+				return &failure{codeFailure, err, ""}
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			if err := cluster.RunAgent(ctx, cfg); err != nil {
+				return &failure{codeFailure, err, "multiproc agent --help tells what there is"}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.URL, "nats", "", "where the NATS servers are, as nats://host:port, several with commas between them")
+	f.StringVar(&cfg.Credentials, "creds", "", "file with the credentials of a NATS user")
+	f.StringVar(&cfg.Name, "name", "", "name of this agent (default that of the host)")
+	f.IntVar(&cfg.Pool.Workers, "slots", 0, "how many calls run at once (default the number of CPUs)")
+	f.StringVar(&trust, "trust", "", "file with the keys that are trusted (default "+trustHelp+")")
+	f.BoolVar(&cfg.AllowUnsigned, "allow-unsigned", false, "also run programs that nobody has signed: whoever may send calls can run anything as this user")
+	f.StringVar(&cfg.CacheDir, "cache", "", "directory for programs (default multiproc/programs in the user's cache directory)")
+	f.DurationVar(&cfg.Grace, "grace", 10*time.Second, "how long calls may go on after SIGTERM")
+	if err := cmd.MarkFlagRequired("nats"); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+const serverHelp = `Run a NATS server with JetStream, for those who have none, until SIGINT or SIGTERM. Without --config everybody who
+can connect may do everything; see nats-server for what can be in a configuration. Three servers that know each other by
+--cluster and --route survive the loss of one.`
+
+const serverExample = `  multiproc server --dir /var/lib/multiproc
+  multiproc server --dir /srv/nats --listen 10.0.0.1:4222 --cluster 10.0.0.1:6222 --route nats://10.0.0.2:6222,nats://10.0.0.3:6222`
+
+func serverCommand() *cobra.Command {
+	var cfg cluster.ServerConfig
+	cmd := &cobra.Command{
+		Use:     "server --dir DIR",
+		Short:   "Run a NATS server for clusters",
+		Long:    serverHelp,
+		Example: serverExample,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := cluster.StartServer(cfg)
+			if err != nil {
+				return &failure{codeFailure, err, ""}
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			fmt.Fprintln(cmd.OutOrStdout(), s.URL())
+			<-ctx.Done()
+			return s.Close()
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.Listen, "listen", "", "address for clients (default 127.0.0.1:4222)")
+	f.StringVar(&cfg.Dir, "dir", "", "directory for what the server keeps")
+	f.StringVar(&cfg.Name, "name", "", "name of this server (default that of the host)")
+	f.StringVar(&cfg.ClusterListen, "cluster", "", "address for the other servers of a cluster")
+	f.StringSliceVar(&cfg.Routes, "route", nil, "where the other servers are")
+	f.StringVar(&cfg.File, "config", "", "configuration file of nats-server, with users, their permissions and TLS")
+	f.BoolVar(&cfg.Debug, "log", false, "log to standard error")
+	return cmd
+}
