@@ -89,6 +89,30 @@ func script(frames ...[]byte) func(n int, conn transport.Conn) {
 	}
 }
 
+// always is a worker that answers each call with what say returns, and pings.
+func always(say func(id uint64) []byte) func(n int, conn transport.Conn) {
+	return func(_ int, conn transport.Conn) {
+		sayHello(conn)
+		for {
+			f, err := transport.Recv(conn)
+			if err != nil {
+				return
+			}
+			switch f.Kind {
+			case wire.Calls:
+				conn.Send(say(f.ID), nil, transport.Now)
+			case wire.Ping:
+				conn.Send(wire.Append(nil, wire.Pong, 0, nil), nil, transport.Now)
+			}
+		}
+	}
+}
+
+// exceededNow says of a call that it has begun and exceeded its CPU time.
+func exceededNow(id uint64) []byte {
+	return append(started(id), wire.Append(nil, wire.Exceeded, id, wire.AppendNumber(nil, exceededCPU))...)
+}
+
 // TestHostileWorker has a worker say what it must not: the call that it was running
 // fails, others are run by another worker, and nobody hangs.
 func TestHostileWorker(t *testing.T) {

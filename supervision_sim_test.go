@@ -146,18 +146,7 @@ func TestSetupHasNoLimit(t *testing.T) {
 // TestTimeoutAmongOthers kills a worker for one of its calls: the others have not exceeded anything.
 func TestTimeoutAmongOthers(t *testing.T) {
 	simulate(t, PoolConfig{Workers: 1, Concurrency: 2, CallTimeout: 10 * time.Second, KillGrace: time.Second, Heartbeat: -1}, func(t *testing.T, s *sim) {
-		s.worker = func(n int, conn transport.Conn) {
-			sayHello(conn)
-			for {
-				f, err := transport.Recv(conn)
-				if err != nil {
-					return
-				}
-				if f.Kind == wire.Calls {
-					conn.Send(started(f.ID), nil, transport.Now)
-				}
-			}
-		}
+		s.worker = always(started)
 		a := simCall.Go(t.Context(), s.pool, s.task(1, 0))
 		<-time.After(11 * time.Second)
 		b := simCall.Go(t.Context(), s.pool, s.task(2, 0)) // is half a second old when the worker is killed
@@ -289,21 +278,7 @@ func TestObserveBeforeClose(t *testing.T) {
 // TestExceededGoesOn has a worker say that a call has exceeded its CPU time, and go on.
 func TestExceededGoesOn(t *testing.T) {
 	simulate(t, PoolConfig{Workers: 1, CPUTime: time.Second, KillGrace: time.Second}, func(t *testing.T, s *sim) {
-		s.worker = func(n int, conn transport.Conn) {
-			sayHello(conn)
-			for {
-				f, err := transport.Recv(conn)
-				if err != nil {
-					return
-				}
-				switch f.Kind {
-				case wire.Calls:
-					conn.Send(append(started(f.ID), wire.Append(nil, wire.Exceeded, f.ID, wire.AppendNumber(nil, exceededCPU))...), nil, transport.Now)
-				case wire.Ping:
-					conn.Send(wire.Append(nil, wire.Pong, 0, nil), nil, transport.Now)
-				}
-			}
-		}
+		s.worker = always(exceededNow)
 		f := simCall.Go(t.Context(), s.pool, s.task(1, 0))
 		select {
 		case <-f.Done():
@@ -423,18 +398,7 @@ func TestTeardownIsHeard(t *testing.T) {
 // TestExceededGoesOnInProcess is TestExceededGoesOn for Start.
 func TestExceededGoesOnInProcess(t *testing.T) {
 	simulate(t, PoolConfig{}, func(t *testing.T, s *sim) {
-		s.worker = func(_ int, conn transport.Conn) {
-			sayHello(conn)
-			for {
-				m, err := transport.Recv(conn)
-				if err != nil {
-					return
-				}
-				if m.Kind == wire.Calls {
-					conn.Send(append(started(1), wire.Append(nil, wire.Exceeded, 1, wire.AppendNumber(nil, exceededCPU))...), nil, transport.Now)
-				}
-			}
-		}
+		s.worker = always(exceededNow)
 		spares := NewSpares(0, ProcessConfig{CPUTime: time.Second, KillGrace: time.Second})
 		spares.start = s.start
 		p, err := simCall.Start(t.Context(), s.task(3, 0), ProcessConfig{Spares: spares})

@@ -130,6 +130,9 @@ func RunAgent(ctx context.Context, cfg AgentConfig) error {
 		return errors.New("cluster: AgentConfig: URL is empty; give that of the NATS servers")
 	}
 	a, err := startAgent(ctx, cfg, false)
+	if ctx.Err() != nil && err != nil {
+		return nil // it waited for the cluster
+	}
 	if err != nil {
 		return fmt.Errorf("cluster: agent: %w", err)
 	}
@@ -180,6 +183,11 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 			err = errors.Join(err, a.close())
 		}
 	}()
+	if !within {
+		if a.cache, err = newCache(cfg.CacheDir, cfg.CacheLimit); err != nil {
+			return a, err
+		}
+	}
 	if a.nc, a.js, err = connect(ctx, cfg.URL, "multiproc agent "+cfg.Name, cfg.Credentials, cfg.Options); err != nil {
 		return a, err
 	}
@@ -218,15 +226,12 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 
 // bind finds what the agent needs on the server.
 func (a *agent) bind(ctx context.Context) (consumer jetstream.Consumer, err error) {
-	var errs [6]error
+	var errs [5]error
 	a.leases, errs[0] = a.js.KeyValue(ctx, leaseBucket)
 	a.agents, errs[1] = a.js.KeyValue(ctx, agentBucket)
 	a.blobs, errs[2] = a.js.ObjectStore(ctx, blobBucket)
 	a.store, errs[3] = a.js.ObjectStore(ctx, programBucket)
 	consumer, errs[4] = a.js.Consumer(ctx, tasksStream, consumerOf(here))
-	if !a.within && a.cache == nil {
-		a.cache, errs[5] = newCache(a.cfg.CacheDir, a.cfg.CacheLimit)
-	}
 	return consumer, errors.Join(errs[:]...)
 }
 

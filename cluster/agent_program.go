@@ -65,6 +65,7 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool *multi
 func (a *agent) open(p *programPool, hash string, program Program) {
 	defer close(p.ready)
 	cfg := a.cfg.Pool
+	cfg.Command = nil
 	p.release = func() {}
 	if hash != selfProgram {
 		var path string

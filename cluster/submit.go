@@ -61,7 +61,11 @@ func (c *Cluster) sendNext() {
 	c.mu.Unlock()
 	args, took, err := encode(s.e.b, s.i, n)
 	c.mu.Lock()
-	if c.chunks[id] != ch { // it was cancelled
+	if c.chunks[id] != ch { // it was given up
+		return
+	}
+	if ch.unwanted != nil {
+		c.failed(id, ch.unwanted)
 		return
 	}
 	if took < n {
@@ -144,21 +148,29 @@ func encode(b *multiproc.Batch, i, n int) (args []byte, took int, err error) {
 	return buf, 1, nil
 }
 
-// publish sends a chunk. c.mu is held.
+// publish sends a chunk, if it is still wanted. c.mu is held.
 func (c *Cluster) publish(id uint64, m *chunk) {
+	if ch := c.chunks[id]; ch == nil {
+		return
+	} else if ch.unwanted != nil {
+		c.failed(id, ch.unwanted)
+		return
+	}
 	data, err := encodeChunk(m)
 	if err != nil {
 		c.failed(id, err)
 		return
 	}
 	future, err := c.js.PublishAsync(taskSubject+here+"."+c.job, data)
-	if err != nil {
-		c.again(id, err)
+	if err != nil { // there are too many without an acknowledgement, or no connection
+		c.again(id)
 		return
 	}
+	p := pending{id, future}
 	select {
-	case c.acks <- pending{id, future}:
-	default: // the acknowledgement is not waited for; look does without
+	case c.acks <- p:
+	default: // the line is long
+		c.going.Go(func() { c.awaitAck(p) }) // ends in publishTimeout
 	}
 }
 
@@ -183,7 +195,7 @@ func (c *Cluster) failed(id uint64, err error) {
 const pause = 200 * time.Millisecond
 
 // again sends what is left of a chunk once more, after a while. c.mu is held.
-func (c *Cluster) again(id uint64, _ error) {
+func (c *Cluster) again(id uint64) {
 	ch := c.chunks[id]
 	if ch == nil {
 		return
@@ -227,23 +239,27 @@ func (c *Cluster) awaitAcks() {
 	for {
 		select {
 		case p := <-c.acks:
-			select {
-			case ack := <-p.future.Ok():
-				c.mu.Lock()
-				if ch := c.chunks[p.id]; ch != nil {
-					ch.seq = ack.Sequence
-				}
-				c.mu.Unlock()
-			case err := <-p.future.Err():
-				c.mu.Lock()
-				c.again(p.id, err)
-				c.mu.Unlock()
-			case <-c.ctx.Done():
-				return
-			}
+			c.awaitAck(p)
 		case <-c.ctx.Done():
 			return
 		}
+	}
+}
+
+// awaitAck notes that the server has a message, or sends it again.
+func (c *Cluster) awaitAck(p pending) {
+	select {
+	case ack := <-p.future.Ok():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if ch := c.chunks[p.id]; ch != nil {
+			ch.seq = ack.Sequence
+		}
+	case <-p.future.Err(): // no room, or no server
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.again(p.id)
+	case <-c.ctx.Done():
 	}
 }
 

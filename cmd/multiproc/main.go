@@ -34,8 +34,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Use:   "multiproc",
 		Short: "Run one function on threads, on processes or on a pool of worker processes",
 		Long: "Multiproc is a Go library that runs one function on threads, on processes or on a pool\n" +
-			"of worker processes. This command measures what each of them is good for, and keeps the keys\n" +
-			"with which programs for clusters are signed.",
+			"of worker processes, or on many machines. This command measures what each of them is good for,\n" +
+			"runs the agents and servers of clusters, and keeps the keys with which their programs are signed.",
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -1,0 +1,120 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"testing"
+
+	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/proctest"
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// submitted waits until the server has the only chunk of c, and returns its number.
+func submitted(t *testing.T, c *Cluster) (id uint64) {
+	t.Helper()
+	proctest.Eventually(t, proctest.Patience, "the chunk is with the server", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for id = range c.chunks {
+			return c.chunks[id].seq != 0
+		}
+		return false
+	})
+	return id
+}
+
+// TestFirstAnswerCounts has a second agent answer a call that was taken to be lost, before the first
+// one does, and nonsense come before that.
+func TestFirstAnswerCounts(t *testing.T) {
+	t.Parallel()
+	c, err := Dial(proctest.Within(t), Config{Pool: multiproc.PoolConfig{Workers: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := proctest.NewGate(t)
+	fut := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
+	v := gate.Next()
+	id := submitted(t, c)
+	five, err := wire.Encode(nil, &[]int{5}[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []outcome{
+		{Chunk: id + 1, Answers: appendAnswer(nil, answer{0, 1, isResult, five})},      // of nothing
+		{Chunk: id, Answers: appendAnswer(nil, answer{7, 1, isResult, five})},          // of no call
+		{Chunk: id, Ran: -1, Answers: appendAnswer(nil, answer{0, 1, isResult, five})}, // the one that counts
+		{Chunk: id, Refused: "too late"},
+	} {
+		data, err := encodeOutcome(&o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.onOutcome(data)
+	}
+	c.onOutcome([]byte("nonsense"))
+	v.Release() // so that the slow one answers too
+	if out, err := fut.Wait(proctest.Within(t)); out != 5 || err != nil {
+		t.Errorf("got %d, %v, want the first answer, 5", out, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLostChunk has the server lose what it has been sent: it is sent again.
+func TestLostChunk(t *testing.T) {
+	t.Parallel()
+	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c, err := Dial(proctest.Within(t), Config{URL: s.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fut := proctest.Square.Go(proctest.Within(t), c, 3)
+	submitted(t, c)
+	if err := c.tasks.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { // ends when ctx does; waited for below
+		ended <- RunAgent(ctx, AgentConfig{
+			URL: s.URL(), AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{Workers: 1},
+			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		})
+	}()
+	if out, err := fut.Wait(proctest.Within(t)); out != 9 || err != nil {
+		t.Errorf("got %d, %v", out, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAgentSaysWhatIsWrong has a directory for programs that others may write to: that is an error, and
+// not something to wait for.
+func TestAgentSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for what, cfg := range map[string]AgentConfig{
+		"no server":   {AllowUnsigned: true},
+		"no trust":    {URL: "nats://127.0.0.1:1"},
+		"bad limit":   {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), CacheLimit: -1},
+		"bad workers": {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{Workers: -1}},
+	} {
+		if err := RunAgent(proctest.Within(t), cfg); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
