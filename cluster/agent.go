@@ -10,12 +10,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -70,14 +68,11 @@ type agent struct {
 	id      string // its key in the bucket of agents
 	running bool   // it has got that far
 	within  bool   // it is in the process of the submitter
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	leases  jetstream.KeyValue
-	agents  jetstream.KeyValue
-	blobs   jetstream.ObjectStore
-	store   jetstream.ObjectStore // of programs
+	host    string
+	link    agentLink
 	cache   *cache
-	slots   int // how many chunks run at once
+	slots   int                                                  // how many chunks run at once
+	hire    func(job string, p Program) (workers, func(), error) // returns the workers of a program, and what gives it back
 	going   sync.WaitGroup
 	pulling context.Context // ends when no more chunks are to be taken
 	stop    context.CancelFunc
@@ -97,12 +92,18 @@ type agent struct {
 
 // programPool runs the calls of a program.
 type programPool struct {
-	pool    *multiproc.Pool
+	pool    workers
 	release func()    // of the executable
 	users   int       // chunks
 	used    time.Time // when there was one last
 	ready   chan struct{}
 	err     error // read after ready is closed
+}
+
+// workers are a *multiproc.Pool.
+type workers interface {
+	Submit(*multiproc.Batch) error
+	Kill()
 }
 
 // place is where a chunk belongs.
@@ -119,7 +120,7 @@ type job struct {
 
 // held is a chunk that the agent has.
 type held struct {
-	msg    jetstream.Msg
+	msg    delivery
 	cancel context.CancelCauseFunc
 }
 
@@ -136,8 +137,12 @@ func RunAgent(ctx context.Context, cfg AgentConfig) error {
 	if err != nil {
 		return fmt.Errorf("cluster: agent: %w", err)
 	}
-	<-ctx.Done()
-	return a.close()
+	select {
+	case <-ctx.Done():
+	case <-a.link.life().Done():
+		err = fmt.Errorf("cluster: agent: %w", context.Cause(a.link.life()))
+	}
+	return errors.Join(err, a.close())
 }
 
 // startAgent returns an agent that runs.
@@ -147,10 +152,6 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = 10 * time.Second
-	}
-	host, _ := os.Hostname()
-	if cfg.Name == "" {
-		cfg.Name = host
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -171,13 +172,7 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 	if cfg.Pool.Workers < 0 || cfg.Pool.Workers > maxSlots {
 		return nil, fmt.Errorf("AgentConfig: Pool.Workers is %d; give 1 to %d, or 0 for as many as there are CPUs", cfg.Pool.Workers, maxSlots)
 	}
-	a = &agent{
-		cfg: cfg, id: rand.Text(), within: within, slots: cfg.Pool.Workers, vacant: cfg.Pool.Workers,
-		held: map[place]*held{}, jobs: map[string]*job{}, pools: map[string]*programPool{}, free: make(chan struct{}, 1),
-		pulled: make(chan struct{}),
-	}
-	a.ctx, a.end = context.WithCancel(context.Background())
-	a.pulling, a.stop = context.WithCancel(a.ctx)
+	a = newAgent(cfg, within)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -188,51 +183,57 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 			return a, err
 		}
 	}
-	if a.nc, a.js, err = connect(ctx, cfg.URL, "multiproc agent "+cfg.Name, cfg.Credentials, cfg.Options); err != nil {
-		return a, err
-	}
-	var consumer jetstream.Consumer
-	for told := false; ; told = true {
-		if consumer, err = a.bind(ctx); err == nil {
-			break
-		}
-		if within || ctx.Err() != nil {
-			return a, err
-		}
-		if !told {
-			a.cfg.Logger.Info("waits for the first program that uses the cluster, or for multiproc server", "error", err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-	}
-	if _, err = a.nc.Subscribe(controlSubject+"*", a.onControl); err != nil {
-		return a, err
-	}
-	watcher, err := a.leases.WatchAll(a.ctx)
+	l, err := connect(ctx, cfg.URL, "multiproc agent "+a.cfg.Name, cfg.Credentials, cfg.Options)
 	if err != nil {
 		return a, err
 	}
-	if err := a.beat(ctx, host); err != nil {
-		return a, err
-	}
-	a.running = true
-	a.going.Go(func() { a.watchLeases(watcher) })
-	a.going.Go(func() { a.pull(consumer) })
-	a.going.Go(func() { a.live(host) })
-	return a, nil
+	a.link = l
+	a.hire = func(job string, p Program) (workers, func(), error) { return a.hirePool(l, job, p) }
+	return a, a.start(ctx)
 }
 
-// bind finds what the agent needs on the server.
-func (a *agent) bind(ctx context.Context) (consumer jetstream.Consumer, err error) {
-	var errs [5]error
-	a.leases, errs[0] = a.js.KeyValue(ctx, leaseBucket)
-	a.agents, errs[1] = a.js.KeyValue(ctx, agentBucket)
-	a.blobs, errs[2] = a.js.ObjectStore(ctx, blobBucket)
-	a.store, errs[3] = a.js.ObjectStore(ctx, programBucket)
-	consumer, errs[4] = a.js.Consumer(ctx, tasksStream, consumerOf(here))
-	return consumer, errors.Join(errs[:]...)
+// newAgent returns an agent without a link. The configuration is complete, but for the name.
+func newAgent(cfg AgentConfig, within bool) *agent {
+	host, _ := os.Hostname()
+	if cfg.Name == "" {
+		cfg.Name = host
+	}
+	a := &agent{
+		cfg: cfg, id: rand.Text(), host: host, within: within, slots: cfg.Pool.Workers, vacant: cfg.Pool.Workers,
+		held: map[place]*held{}, jobs: map[string]*job{}, pools: map[string]*programPool{}, free: make(chan struct{}, 1),
+		pulled: make(chan struct{}),
+	}
+	a.ctx, a.end = context.WithCancel(context.Background())
+	a.pulling, a.stop = context.WithCancel(a.ctx)
+	return a
+}
+
+// start begins to run calls, as soon as there is a cluster.
+func (a *agent) start(ctx context.Context) error {
+	for told := false; ; told = true {
+		err := a.link.bind(ctx)
+		if err == nil {
+			break
+		}
+		if a.within || ctx.Err() != nil || a.link.life().Err() != nil {
+			return err
+		}
+		if !told {
+			a.cfg.Logger.Info("waits for the first program that uses the cluster, or for multiproc setup", "error", err)
+		}
+		sleep(ctx, pause)
+	}
+	if err := a.link.watchControl(a.onControl); err != nil {
+		return err
+	}
+	if err := a.beat(ctx); err != nil {
+		return err
+	}
+	a.running = true
+	a.going.Go(func() { a.link.watchLeases(a.ctx, a.onLease) })
+	a.going.Go(a.pull)
+	a.going.Go(a.live)
+	return nil
 }
 
 // close ends the agent, when the chunks that it has are answered or the grace is over.
@@ -258,9 +259,9 @@ func (a *agent) close() error {
 	if a.running {
 		<-a.pulled
 	}
-	if a.agents != nil {
+	if a.running {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		a.agents.Purge(ctx, a.id) // others learn of it sooner than by its silence
+		a.link.leave(ctx, a.id) // others learn of it sooner than by its silence
 		cancel()
 	}
 	a.mu.Lock()
@@ -275,27 +276,27 @@ func (a *agent) close() error {
 		p.end()
 	}
 	a.going.Wait()
-	if a.nc != nil {
-		a.nc.Close()
+	if a.link != nil {
+		a.link.close()
 	}
 	return nil
 }
 
 // beat says that the agent is there.
-func (a *agent) beat(ctx context.Context, host string) error {
+func (a *agent) beat(ctx context.Context) error {
 	a.mu.Lock()
 	data, err := wire.Encode(nil, &presence{
-		Name: a.cfg.Name, Host: host, Platform: here, Slots: a.slots, Held: len(a.held), Done: a.done, Version: wire.Version,
+		Name: a.cfg.Name, Host: a.host, Platform: here, Slots: a.slots, Held: len(a.held), Done: a.done, Version: wire.Version,
 	})
 	a.mu.Unlock()
 	if err == nil {
-		_, err = a.agents.Put(ctx, a.id, data)
+		err = a.link.beat(ctx, a.id, data)
 	}
 	return err
 }
 
 // live says that the agent is there, and works at its chunks.
-func (a *agent) live(host string) {
+func (a *agent) live() {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
@@ -306,12 +307,12 @@ func (a *agent) live(host string) {
 		}
 		if a.pulling.Err() == nil {
 			ctx, cancel := context.WithTimeout(a.ctx, beatEvery)
-			a.beat(ctx, host) // if it is late, others wait no longer for this agent, and come back when it does
+			a.beat(ctx) // if it is late, others wait no longer for this agent, and come back when it does
 			cancel()
 		}
 		a.mu.Lock()
 		for _, h := range a.held {
-			h.msg.InProgress()
+			h.msg.working()
 		}
 		for hash, p := range a.pools {
 			if p.users == 0 && time.Since(p.used) > forgetAfter {
@@ -330,33 +331,15 @@ const (
 	restAfter   = time.Minute
 )
 
-// watchLeases ends the chunks of jobs whose submitter is gone.
-func (a *agent) watchLeases(watcher jetstream.KeyWatcher) {
-	defer watcher.Stop()
-	for {
-		select {
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return
-			}
-			if entry == nil {
-				continue
-			}
-			there := entry.Operation() == jetstream.KeyValuePut
-			a.mu.Lock()
-			if there {
-				l, err := decodeLease(entry.Value())
-				if err == nil {
-					a.jobOf(entry.Key()).lease = l
-				}
-			} else {
-				delete(a.jobs, entry.Key())
-				a.drop(entry.Key(), func(uint64) bool { return true })
-			}
-			a.mu.Unlock()
-		case <-a.ctx.Done():
-			return
-		}
+// onLease notes the lease of a job, or ends its chunks when its submitter is gone.
+func (a *agent) onLease(name string, data []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if data == nil {
+		delete(a.jobs, name)
+		a.drop(name, func(uint64) bool { return true })
+	} else if l, err := decodeLease(data); err == nil {
+		a.jobOf(name).lease = l
 	}
 }
 
@@ -387,14 +370,13 @@ func (a *agent) jobOf(name string) *job {
 const maxUnwanted = 1 << 16
 
 // onControl does what a submitter says.
-func (a *agent) onControl(m *nats.Msg) {
+func (a *agent) onControl(name string, data []byte) {
 	var c control
-	if wire.Decode(m.Data, &c) != nil {
+	if wire.Decode(data, &c) != nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	name := strings.TrimPrefix(m.Subject, controlSubject)
 	a.drop(name, func(id uint64) bool { return slices.Contains(c.Cancel, id) })
 	j := a.jobs[name]
 	if j == nil {
@@ -410,12 +392,15 @@ func (a *agent) onControl(m *nats.Msg) {
 	}
 }
 
+// maxPull is how many chunks are asked for at a time.
+const maxPull = 128
+
 // pull takes chunks, no more than the agent can run soon.
-func (a *agent) pull(consumer jetstream.Consumer) {
+func (a *agent) pull() {
 	defer close(a.pulled)
 	for a.pulling.Err() == nil {
 		a.mu.Lock()
-		want := min(2*a.slots-len(a.held), fetchMost/2)
+		want := min(2*a.slots-len(a.held), maxPull)
 		a.mu.Unlock()
 		if want <= 0 {
 			select {
@@ -424,36 +409,12 @@ func (a *agent) pull(consumer jetstream.Consumer) {
 			}
 			continue
 		}
-		ctx, cancel := context.WithTimeout(a.pulling, fetchWait)
-		batch, err := consumer.Fetch(want, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
-		if err != nil {
-			cancel()
-			select {
-			case <-time.After(pause):
-			case <-a.pulling.Done():
-			}
-			continue
-		}
-		a.takeAll(batch)
-		cancel()
-	}
-}
-
-// takeAll takes the chunks of a pull until there are no more, or the agent is to end.
-func (a *agent) takeAll(batch jetstream.MessageBatch) {
-	for {
-		select {
-		case m, ok := <-batch.Messages():
-			if !ok {
-				return
-			}
+		err := a.link.pull(a.pulling, want, func(d delivery) {
 			turn := a.queueUp()
-			a.going.Go(func() { a.take(m, turn) }) // ends with the chunk, or the agent
-		case <-a.pulling.Done():
-			for m := range batch.Messages() { // bounded: the pull ends now. What is on its way comes again after ackWait
-				m.Nak()
-			}
-			return
+			a.going.Go(func() { a.take(d, turn) }) // ends with the chunk, or the agent
+		})
+		if err != nil {
+			sleep(a.pulling, pause)
 		}
 	}
 }
@@ -492,11 +453,15 @@ func (a *agent) letIn() {
 }
 
 // take runs a chunk.
-func (a *agent) take(m jetstream.Msg, turn chan struct{}) {
+func (a *agent) take(m delivery, turn chan struct{}) {
 	defer a.leave(turn)
-	c, err := decodeChunk(m.Data())
+	c, err := decodeChunk(m.data())
 	if err != nil {
-		m.TermWithReason("not a chunk: " + err.Error())
+		m.drop("not a chunk: " + err.Error())
+		return
+	}
+	if job, id, ok := m.task(); !ok || job != c.Job || id != c.ID { // who may not submit as this user
+		m.drop("it says that it is of another job than it was sent for")
 		return
 	}
 	ctx, cancel := context.WithCancelCause(a.ctx)
@@ -505,7 +470,7 @@ func (a *agent) take(m jetstream.Msg, turn chan struct{}) {
 	a.mu.Lock()
 	if _, twice := a.held[at]; twice {
 		a.mu.Unlock()
-		m.NakWithDelay(ackWait / 4) // it was given to this agent once more, which is at it
+		m.back(ackWait / 4) // it was given to this agent once more, which is at it
 		return
 	}
 	a.held[at] = &held{m, cancel}
@@ -533,22 +498,22 @@ func (a *agent) take(m jetstream.Msg, turn chan struct{}) {
 		return
 	}
 	if terms == nil { // or the news of it has not come yet
-		entry, err := a.leases.Get(ctx, c.Job)
-		if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrKeyDeleted) {
-			m.TermWithReason("its submitter is gone")
+		data, err := a.link.lease(ctx, c.Job)
+		if errors.Is(err, errNoLease) {
+			m.drop(err.Error())
 			return
 		}
 		var l lease
 		if err == nil {
-			l, err = decodeLease(entry.Value())
+			l, err = decodeLease(data)
 		}
 		if err != nil {
-			m.NakWithDelay(pause)
+			m.back(pause)
 			return
 		}
 		terms = &l
 	}
-	if meta, err := m.Metadata(); err == nil && meta.NumDelivered > maxDeliveries {
+	if m.deliveries() > maxDeliveries {
 		a.say(ctx, &c, m, &outcome{Poison: true}, true)
 		return
 	}
@@ -565,7 +530,7 @@ func (a *agent) take(m jetstream.Msg, turn chan struct{}) {
 	defer done()
 	args := c.Args
 	if c.Blob != "" {
-		if args, err = fetchBlob(ctx, a.blobs, c.Blob, c.BlobLen); err != nil {
+		if args, err = a.link.getBlob(ctx, c.Job, c.Blob, c.BlobLen); err != nil {
 			a.failAll(ctx, &c, m, fmt.Errorf("fetch the arguments: %w", err))
 			return
 		}

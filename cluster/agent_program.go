@@ -18,7 +18,7 @@ func (p *programPool) end() {
 }
 
 // poolOf returns the pool that runs the calls of a chunk. done must be called when it has.
-func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool *multiproc.Pool, done func(), err error) {
+func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool workers, done func(), err error) {
 	var program Program
 	if c.Program != terms.Program.Hash {
 		return nil, nil, errors.New("the calls are for another program than the job")
@@ -38,7 +38,7 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool *multi
 	if p == nil {
 		p = &programPool{ready: make(chan struct{})}
 		a.pools[c.Program] = p
-		a.going.Go(func() { a.open(p, c.Program, program) }) // ends with the transfer, which is bounded
+		a.going.Go(func() { a.open(p, c.Job, c.Program, program) }) // ends with the transfer, which is bounded
 	}
 	p.users++
 	a.mu.Unlock()
@@ -61,27 +61,37 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool *multi
 	return p.pool, done, nil
 }
 
-// open makes the pool of a program. If that fails the next chunk tries again.
-func (a *agent) open(p *programPool, hash string, program Program) {
+// open has workers be hired for a program. If that fails the next chunk tries again.
+func (a *agent) open(p *programPool, job, hash string, program Program) {
 	defer close(p.ready)
+	if p.pool, p.release, p.err = a.hire(job, program); p.err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.pools[hash] == p {
+			delete(a.pools, hash)
+		}
+	}
+}
+
+// hirePool returns a pool for a program, which its user has put into the store; without a hash: for this program.
+func (a *agent) hirePool(l *natsLink, job string, program Program) (workers, func(), error) {
 	cfg := a.cfg.Pool
 	cfg.Command = nil
-	p.release = func() {}
-	if hash != selfProgram {
-		var path string
-		if path, p.release, p.err = a.cache.fetch(a.ctx, a.store, program); p.err != nil {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			if a.pools[hash] == p {
-				delete(a.pools, hash)
-			}
-			return
-		}
-		cfg.Command = []string{path}
-		if cfg.IdleTimeout == 0 {
-			cfg.IdleTimeout = restAfter
-		}
-		a.cfg.Logger.Info("runs a program", "name", program.Name, "hash", hash)
+	if program.Hash == "" {
+		return multiproc.NewPool(cfg), func() {}, nil
 	}
-	p.pool = multiproc.NewPool(cfg)
+	store, err := l.objects(a.ctx, programsBucket+userOf(job))
+	if err != nil {
+		return nil, nil, err
+	}
+	path, release, err := a.cache.fetch(a.ctx, store, program)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Command = []string{path}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = restAfter
+	}
+	a.cfg.Logger.Info("runs a program", "name", program.Name, "hash", program.Hash, "user", userOf(job))
+	return multiproc.NewPool(cfg), release, nil
 }

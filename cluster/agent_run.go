@@ -1,21 +1,18 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // failAll answers all calls of a chunk with an error of the agent's.
-func (a *agent) failAll(ctx context.Context, c *chunk, m jetstream.Msg, err error) {
+func (a *agent) failAll(ctx context.Context, c *chunk, m delivery, err error) {
 	if ctx.Err() != nil {
 		a.giveUp(ctx, c, m)
 		return
@@ -29,11 +26,11 @@ func (a *agent) failAll(ctx context.Context, c *chunk, m jetstream.Msg, err erro
 
 // giveUp is the end of a chunk whose context has ended: nobody wants it, or another agent is to
 // run it.
-func (a *agent) giveUp(ctx context.Context, c *chunk, m jetstream.Msg) {
+func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 	if errors.Is(context.Cause(ctx), errWithdrawn) {
 		a.say(a.ctx, c, m, &outcome{Withdrawn: true}, true)
 	} else {
-		m.Nak()
+		m.back(0)
 	}
 }
 
@@ -41,7 +38,7 @@ func (a *agent) giveUp(ctx context.Context, c *chunk, m jetstream.Msg) {
 const flushEvery = 100 * time.Millisecond
 
 // run runs the calls of a chunk and tells what has become of them.
-func (a *agent) run(ctx context.Context, c *chunk, m jetstream.Msg, pool *multiproc.Pool, args [][]byte) {
+func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, args [][]byte) {
 	began := time.Now()
 	var mu sync.Mutex
 	var buf []byte
@@ -66,7 +63,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m jetstream.Msg, pool *multip
 	})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
-			m.Nak()
+			m.back(0)
 			return
 		}
 		a.failAll(ctx, c, m, err)
@@ -93,7 +90,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m jetstream.Msg, pool *multip
 			if len(answers) > 0 {
 				a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, false)
 			}
-			m.Nak()
+			m.back(0)
 			return
 		case last || len(answers) > 0:
 			a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, last)
@@ -134,37 +131,26 @@ func encodeAnswer(i, pid int, result []byte, err error) answer {
 
 // say sends what has become of calls. When the server has got the last of it, the chunk is
 // over.
-func (a *agent) say(ctx context.Context, c *chunk, m jetstream.Msg, o *outcome, last bool) {
+func (a *agent) say(ctx context.Context, c *chunk, m delivery, o *outcome, last bool) {
 	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
 	if len(o.Answers) > maxOutcome+maxOutcome/2 {
-		o.Blob, o.BlobLen = c.Job+"-"+rand.Text(), int64(len(o.Answers))
-		if _, err := a.blobs.Put(ctx, jetstream.ObjectMeta{Name: o.Blob}, bytes.NewReader(o.Answers)); err != nil {
-			m.NakWithDelay(pause)
+		o.Blob, o.BlobLen = c.Job+"."+rand.Text(), int64(len(o.Answers))
+		if err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers); err != nil {
+			m.back(pause)
 			return
 		}
 		o.Answers = nil
 	}
 	data, err := encodeOutcome(o)
 	for err == nil {
-		var future jetstream.PubAckFuture
-		if future, err = a.js.PublishAsync(resultSubject+c.Job, data); err != nil {
-			break
-		}
-		select {
-		case <-future.Ok():
+		if a.link.answer(ctx, c.Job, data) == nil {
 			if last {
-				m.Ack()
+				m.ack()
 			}
 			return
-		case <-future.Err(): // no room, or no server: the chunk is held until there is
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
-		case <-ctx.Done():
-			err = ctx.Err()
 		}
+		sleep(ctx, pause) // no room, or no server: the chunk is held until there is
+		err = ctx.Err()
 	}
 	if ctx != a.ctx {
 		a.giveUp(ctx, c, m)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // Config configures [Dial]. The zero value works: it makes a cluster of this machine alone.
@@ -27,7 +28,12 @@ type Config struct {
 	// Options are further options of the connection, such as nats.Secure.
 	Options []nats.Option
 
-	// Replicas is how many servers keep each message: 3 survive the loss of one. 0 means 1.
+	// User is under which name this program submits, 1 to 32 letters, digits, - and _. The permissions of NATS users are
+	// given by it; streams and buckets are of one user each. Empty means "default".
+	User string
+
+	// Replicas is how many servers keep each message: 3 survive the loss of one. 0 means 1. It is for
+	// what this Dial has to make; see [Setup].
 	Replicas int
 
 	// Pool configures the workers of the agent within this process, where there is one;
@@ -72,17 +78,12 @@ func (e *AgentError) Error() string { return "agent " + e.Agent + ": " + e.Messa
 // an agent is gone before it has answered, another runs the call again, and the first answer counts.
 type Cluster struct {
 	cfg     Config
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	tasks   jetstream.Stream
-	results jetstream.Stream
-	leases  jetstream.KeyValue
-	agents  jetstream.KeyValue
-	blobs   jetstream.ObjectStore
+	link    submitterLink
 	server  *embedded // or nil
 	agent   *agent    // or nil
 	job     string
-	lease   lease
+	program string // the hash of the executable
+	lease   []byte // encoded
 
 	ctx   context.Context // of the goroutines
 	end   context.CancelFunc
@@ -104,7 +105,7 @@ type Cluster struct {
 	closed   chan struct{} // closed when release has ended
 	closeErr error         // read after that
 	more     chan struct{} // has an element when send has something to look at
-	acks     chan pending
+	unstored int           // chunks sent that the server has not acknowledged
 }
 
 var _ multiproc.Executor = (*Cluster)(nil)
@@ -128,17 +129,11 @@ type sent struct {
 	span
 	answered []bool
 	left     int
-	seq      uint64    // of the message, or 0 while that is not known
+	stored   bool      // the server has it
 	at       time.Time // when it was sent, or last heard of
-	missing  bool      // the message is gone, and no answer has come so far
+	missing  bool      // the server has it no more, and no answer has come so far
 	blob     string    // the object with the arguments, or empty
 	unwanted error     // why it is not wanted any more, or nil
-}
-
-// pending is a message whose acknowledgement is to come.
-type pending struct {
-	id     uint64
-	future jetstream.PubAckFuture
 }
 
 // cost is how long calls of a function take.
@@ -149,8 +144,8 @@ type cost struct {
 // Dial returns a Cluster, when it is connected. The errors say what is wrong with the
 // configuration, or that no server answers before ctx ends.
 func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
-	if cfg.Replicas == 0 {
-		cfg.Replicas = 1
+	if cfg.User == "" {
+		cfg.User = defaultUser
 	}
 	if cfg.AgentTimeout == 0 {
 		cfg.AgentTimeout = time.Minute
@@ -158,26 +153,28 @@ func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Pool.KillGrace == 0 {
 		cfg.Pool.KillGrace = 5 * time.Second
 	}
-	var errs []error
-	if cfg.Replicas < 0 || cfg.Replicas > 5 {
-		errs = append(errs, fmt.Errorf("%s is %d; give 1, 3 or 5, or 0 for 1", "Replicas", cfg.Replicas))
-	}
+	errs := []error{checkReplicas(&cfg.Replicas), checkName("User", cfg.User)}
 	if cfg.AgentTimeout < 0 {
 		errs = append(errs, fmt.Errorf("%s is %v; give how long to wait, or 0 for a minute", "AgentTimeout", cfg.AgentTimeout))
 	}
-	if len(errs) > 0 {
-		return nil, fmt.Errorf("cluster: Config: %w", errors.Join(errs...))
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("cluster: Config: %w", err)
 	}
-	c := &Cluster{
-		cfg: cfg, job: rand.Text(), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{},
-		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), acks: make(chan pending, 1<<12),
-		alone: time.Now(),
-	}
-	c.ctx, c.end = context.WithCancel(context.Background())
+	c := newCluster(cfg)
 	if err := c.connect(ctx); err != nil {
 		return nil, fmt.Errorf("cluster: %w", errors.Join(err, c.release()))
 	}
 	return c, nil
+}
+
+// newCluster returns a Cluster without a connection. The configuration is complete.
+func newCluster(cfg Config) *Cluster {
+	c := &Cluster{
+		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{},
+		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), alone: time.Now(),
+	}
+	c.ctx, c.end = context.WithCancel(context.Background())
+	return c
 }
 
 func (c *Cluster) connect(ctx context.Context) (err error) {
@@ -185,97 +182,63 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	storage := jetstream.FileStorage
-	options := c.cfg.Options
+	var terms lease
+	options, storage := c.cfg.Options, jetstream.FileStorage
 	if c.cfg.URL == "" {
 		if c.server, err = embed(); err != nil {
 			return err
 		}
-		options = append(options, c.server.option())
-		storage = jetstream.MemoryStorage
-		c.lease.Program.Hash = selfProgram
-	} else if c.lease, err = leaseOf(exe, c.cfg.Key); err != nil {
+		options, storage = append(options, c.server.option()), jetstream.MemoryStorage
+		terms.Program.Hash = selfProgram
+	} else if terms, err = leaseOf(exe, c.cfg.Key); err != nil {
 		return err
 	}
-	if c.nc, c.js, err = connect(ctx, c.cfg.URL, "multiproc "+c.job, c.cfg.Credentials, options); err != nil {
+	l, err := connect(ctx, c.cfg.URL, "multiproc "+c.job, c.cfg.Credentials, options)
+	if err != nil {
 		return err
 	}
-	if err = plant(ctx, c.js, c.cfg.Replicas, storage, here); err != nil {
-		return err
-	}
-	if c.tasks, err = c.js.Stream(ctx, tasksStream); err != nil {
-		return err
-	}
-	if c.results, err = c.js.Stream(ctx, resultsStream); err != nil {
-		return err
-	}
-	if c.leases, err = c.js.KeyValue(ctx, leaseBucket); err != nil {
-		return err
-	}
-	if c.agents, err = c.js.KeyValue(ctx, agentBucket); err != nil {
-		return err
-	}
-	if c.blobs, err = c.js.ObjectStore(ctx, blobBucket); err != nil {
-		return err
-	}
+	l.replicas, l.storage, l.user = c.cfg.Replicas, storage, c.cfg.User
 	if c.server == nil {
-		store, err := c.js.ObjectStore(ctx, programBucket)
-		if err != nil {
-			return err
+		l.ship = func(ctx context.Context, l *natsLink) error {
+			store, err := l.objects(ctx, programsBucket+c.cfg.User)
+			if err != nil {
+				return err
+			}
+			return upload(ctx, store, exe, terms.Program)
 		}
-		if err := upload(ctx, store, exe, c.lease.Program); err != nil {
-			return err
-		}
 	}
-	if err := c.renew(ctx); err != nil {
+	c.link = l
+	if err := c.start(ctx, terms); err != nil {
 		return err
 	}
-	consumer, err := c.listener(ctx, 1)
-	if err != nil {
-		return err
-	}
-	watcher, err := c.agents.WatchAll(c.ctx)
-	if err != nil {
-		return err
-	}
-	c.going.Go(func() { c.listen(consumer) })
-	c.going.Go(func() { c.watchAgents(watcher) })
-	c.going.Go(c.send)
-	c.going.Go(c.awaitAcks)
-	c.going.Go(c.look)
 	if c.server != nil {
 		c.agent, err = startAgent(ctx, AgentConfig{Options: options, Pool: c.cfg.Pool, Name: "here"}, true)
 	}
 	return err
 }
 
-// connect returns a connection that does not give up.
-func connect(ctx context.Context, url, name, credentials string, options []nats.Option) (*nats.Conn, jetstream.JetStream, error) {
-	wait := startTimeout
-	if at, ok := ctx.Deadline(); ok {
-		wait = time.Until(at)
+// start begins to submit over the link, for a program whose lease that is.
+func (c *Cluster) start(ctx context.Context, terms lease) (err error) {
+	c.program = terms.Program.Hash
+	if c.lease, err = wire.Encode(nil, &terms); err != nil {
+		return err
 	}
-	options = append([]nats.Option{
-		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
-		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(max(wait, time.Millisecond)),
-	}, options...)
-	if credentials != "" {
-		options = append(options, nats.UserCredentials(credentials))
+	if err := c.link.prepare(ctx); err != nil {
+		return err
 	}
-	nc, err := nats.Connect(url, options...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("connect to %q: %w", url, err)
+	if err := c.link.renew(ctx, c.job, c.lease); err != nil {
+		return err
 	}
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1<<12), jetstream.WithPublishAsyncTimeout(publishTimeout))
-	if err != nil {
-		nc.Close()
-		return nil, nil, err
+	c.going.Add(1)
+	if err := c.link.outcomes(c.ctx, c.job, c.onOutcome, c.going.Done); err != nil {
+		c.going.Done()
+		return err
 	}
-	return nc, js, nil
+	c.going.Go(func() { c.link.watchAgents(c.ctx, c.agentSays) })
+	c.going.Go(c.send)
+	c.going.Go(c.look)
+	return nil
 }
-
-// publishTimeout is how long the acknowledgement of a message may take.
-const publishTimeout = 10 * time.Second
 
 // Submit implements [multiproc.Executor].
 func (c *Cluster) Submit(b *multiproc.Batch) error {
@@ -283,6 +246,9 @@ func (c *Cluster) Submit(b *multiproc.Batch) error {
 	defer c.mu.Unlock()
 	if c.closing {
 		return multiproc.ErrClosed
+	}
+	if life := c.link.life(); life.Err() != nil {
+		return fmt.Errorf("cluster: %w", context.Cause(life))
 	}
 	if b.Len() == 0 {
 		return nil
@@ -433,19 +399,15 @@ func (c *Cluster) check() {
 func (c *Cluster) release() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	if c.leases != nil {
-		err = c.leases.Purge(ctx, c.job) // agents end what they still run
+	if c.link != nil {
+		err = c.link.finish(ctx, c.job)
 	}
 	c.end()
 	if c.agent != nil {
 		err = errors.Join(err, c.agent.close())
 	}
-	if c.server == nil && c.results != nil { // otherwise all of it goes
-		err = errors.Join(err, c.results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+c.job)),
-			c.tasks.Purge(ctx, jetstream.WithPurgeSubject(taskSubject+here+"."+c.job)))
-	}
-	if c.nc != nil {
-		c.nc.Close()
+	if c.link != nil {
+		c.link.close()
 	}
 	c.going.Wait()
 	if c.server != nil {

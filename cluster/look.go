@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -15,20 +13,10 @@ import (
 const (
 	lookEvery = time.Second
 	lookAfter = 3 * time.Second
-	lookMost  = 64 // at a time
 )
 
 // maxAttempts is how often a call is sent that gets lost with its agents.
 const maxAttempts = 4
-
-// renew says that this job is alive.
-func (c *Cluster) renew(ctx context.Context) error {
-	data, err := wire.Encode(nil, &c.lease)
-	if err == nil {
-		_, err = c.leases.Put(ctx, c.job, data)
-	}
-	return err
-}
 
 // look sees to it that nothing is waited for that is not going to come.
 func (c *Cluster) look() {
@@ -38,15 +26,14 @@ func (c *Cluster) look() {
 	for {
 		select {
 		case <-tick.C:
+		case <-c.link.life().Done():
+			c.abandon(context.Cause(c.link.life()))
+			return
 		case <-c.ctx.Done():
 			return
 		}
-		if time.Since(renewed) >= beatEvery {
-			ctx, cancel := context.WithTimeout(c.ctx, beatEvery)
-			if c.renew(ctx) == nil {
-				renewed = time.Now()
-			}
-			cancel()
+		if time.Since(renewed) >= beatEvery && c.renew() {
+			renewed = time.Now()
 		}
 		c.lookForAgents()
 		c.lookForChunks()
@@ -64,75 +51,92 @@ func (c *Cluster) lookForAgents() {
 	}
 }
 
-// lookForChunks sends chunks again whose messages are gone, though they are not answered.
+// renew says that this job is alive.
+func (c *Cluster) renew() bool {
+	ctx, cancel := context.WithTimeout(c.ctx, beatEvery)
+	defer cancel()
+	err := c.link.renew(ctx, c.job, c.lease)
+	if errors.Is(err, errNotPrepared) {
+		c.restore()
+	}
+	return err == nil
+}
+
+// restore makes what the engine has lost: streams, buckets, the program, and the chunks.
+func (c *Cluster) restore() {
+	ctx, cancel := context.WithTimeout(c.ctx, restoreTimeout)
+	defer cancel()
+	if c.link.prepare(ctx) != nil || c.link.renew(ctx, c.job, c.lease) != nil {
+		return // the next look tries again
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, ch := range c.chunks {
+		if ch.stored {
+			c.resend(id, 0)
+		}
+	}
+}
+
+// restoreTimeout is how long it may take to make all that again, the program included.
+const restoreTimeout = time.Minute
+
+// lookForChunks sends chunks again that the engine does not have, though they are not answered.
 func (c *Cluster) lookForChunks() {
-	type suspect struct{ id, seq uint64 }
-	var suspects []suspect
-	var unwanted []uint64
+	var suspects, unwanted []uint64
 	c.mu.Lock()
 	for id, ch := range c.chunks {
 		if ch.unwanted != nil {
 			unwanted = append(unwanted, id)
 		}
-		if ch.seq != 0 && time.Since(ch.at) > lookAfter && len(suspects) < lookMost {
-			suspects = append(suspects, suspect{id, ch.seq})
-			ch.at = time.Now()
+		if ch.stored && time.Since(ch.at) > lookAfter {
+			suspects = append(suspects, id)
 		}
 	}
 	c.withdraw(unwanted)
 	c.mu.Unlock()
-	for _, s := range suspects {
-		ctx, cancel := context.WithTimeout(c.ctx, lookAfter)
-		_, err := c.tasks.GetMsg(ctx, s.seq)
-		cancel()
-		if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		c.mu.Lock()
-		switch ch := c.chunks[s.id]; {
+	if len(suspects) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, lookAfter)
+	there, err := c.link.pending(ctx, c.job)
+	cancel()
+	if errors.Is(err, errNotPrepared) {
+		c.restore()
+	}
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range suspects {
+		ch := c.chunks[id]
+		switch {
 		case ch == nil:
+		case there[id]:
+			ch.at = time.Now()
 		case !ch.missing:
 			ch.missing = true // the answers were there before it went, and may be on their way
 		case ch.attempt+1 >= maxAttempts && ch.n == 1:
-			c.failed(s.id, ErrPoison)
+			c.failed(id, ErrPoison)
 		default:
-			c.resend(s.id, 1)
-		}
-		c.mu.Unlock()
-	}
-}
-
-// watchAgents notes which agents there are.
-func (c *Cluster) watchAgents(watcher jetstream.KeyWatcher) {
-	defer watcher.Stop()
-	for {
-		select {
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return
-			}
-			if entry != nil {
-				c.agentSays(entry)
-			}
-		case <-c.ctx.Done():
-			return
+			c.resend(id, 1)
 		}
 	}
 }
 
-func (c *Cluster) agentSays(entry jetstream.KeyValueEntry) {
+// agentSays notes what an agent says of itself; nil: it is gone.
+func (c *Cluster) agentSays(id string, data []byte) {
 	var p presence
-	there := entry.Operation() == jetstream.KeyValuePut && wire.Decode(entry.Value(), &p) == nil && p.Platform == here && p.Slots > 0 && p.Slots <= maxSlots
+	there := data != nil && wire.Decode(data, &p) == nil && p.Platform == here && p.Slots > 0 && p.Slots <= maxSlots
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.slots -= c.present[id].Slots
 	if there {
-		c.present[entry.Key()] = p
-	} else {
-		delete(c.present, entry.Key())
-	}
-	c.slots = 0
-	for _, p := range c.present {
+		c.present[id] = p
 		c.slots += p.Slots
+	} else {
+		delete(c.present, id)
 	}
 	c.poke()
 }

@@ -20,7 +20,7 @@ func submitted(t *testing.T, c *Cluster) (id uint64) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for id = range c.chunks {
-			return c.chunks[id].seq != 0
+			return c.chunks[id].stored
 		}
 		return false
 	})
@@ -79,7 +79,7 @@ func TestLostChunk(t *testing.T) {
 	}
 	fut := proctest.Square.Go(proctest.Within(t), c, 3)
 	submitted(t, c)
-	if err := c.tasks.Purge(t.Context()); err != nil {
+	if err := c.link.(*natsLink).sent.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -39,14 +39,14 @@ func decodeChunk(data []byte) (c chunk, err error) {
 		return c, err
 	}
 	switch {
-	case c.Job == "" || c.Func == "" || c.Program == "":
-		err = errors.New("it has no job, function or program")
+	case c.Func == "" || c.Program == "":
+		err = errors.New("it has no function or program")
 	case c.N < 1 || c.N > maxCalls:
 		err = fmt.Errorf("it has %d calls", c.N)
 	case c.BlobLen < 0 || c.BlobLen > maxBlob:
 		err = fmt.Errorf("it has an object of %d bytes", c.BlobLen)
 	}
-	return c, err
+	return c, errors.Join(err, checkJob(c.Job))
 }
 
 // splitArgs takes n arguments apart.

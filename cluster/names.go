@@ -1,82 +1,98 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
+	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What a cluster is made of on the server. There is one of each for all programs that share
-// agents; who must not see each other have NATS accounts of their own.
+// What a cluster is made of on the server. Tasks, agents and leases are there once; each user has streams and
+// buckets of its own besides, so that permissions can be given by user. Who must not even see each
+// other have NATS accounts of their own.
 const (
-	tasksStream   = "MP_TASKS"
-	resultsStream = "MP_RESULTS"
-	programBucket = "mp-programs"
-	blobBucket    = "mp-blobs"
-	agentBucket   = "mp-agents"
-	leaseBucket   = "mp-leases"
+	tasksStream  = "MP_TASKS"
+	agentsBucket = "mp-agents"
+	leasesBucket = "mp-leases"
 
-	taskSubject    = "mp.task."    // + platform + "." + job
+	resultsStream  = "MP_RESULTS_" // + user
+	programsBucket = "mp-programs-"
+	blobsBucket    = "mp-blobs-"
+
+	taskSubject    = "mp.task."    // + platform + "." + job + "." + chunk
 	resultSubject  = "mp.result."  // + job
 	controlSubject = "mp.control." // + job
 )
 
 // How long things may be silent.
 const (
-	ackWait    = 20 * time.Second // an agent that holds a chunk
-	beatEvery  = 3 * time.Second  // an agent, and a job
+	beatEvery  = 3 * time.Second // an agent, and a job
 	agentTTL   = 10 * time.Second
 	leaseTTL   = 15 * time.Second
-	resultsAge = 24 * time.Hour
+	messageAge = 24 * time.Hour
 )
+
+// ackWait is how long an agent that holds a chunk may be silent. Variable for tests.
+var ackWait = 20 * time.Second
 
 // Sizes in bytes.
 const (
 	maxChunk   = 256 << 10 // of arguments in a message; more goes through the object store
 	maxOutcome = 256 << 10 // likewise of answers
 	tasksMax   = 1 << 30   // in the stream of tasks
-	resultsMax = 4 << 30
+	resultsMax = 4 << 30   // in that of results, of each user
 )
 
 // here is the platform of this process.
 const here = runtime.GOOS + "-" + runtime.GOARCH
 
-// consumer is the name of the consumer that all agents of a platform share.
+// defaultUser is who submits where nobody is named.
+const defaultUser = "default"
+
+// checkName returns what is wrong with a user, or a platform, which become part of subjects and of the names of
+// buckets.
+func checkName(what, name string) error {
+	good := name != "" && len(name) <= 32
+	for _, r := range name {
+		good = good && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}
+	if !good {
+		return fmt.Errorf("%s is %q; give 1 to 32 letters, digits, - and _", what, name)
+	}
+	return nil
+}
+
+// jobName is the name of a job: its user, a dot, and what tells it from the others.
+func jobName(user, id string) string { return user + "." + id }
+
+// userOf returns whose a job is.
+func userOf(job string) string {
+	user, _, _ := strings.Cut(job, ".")
+	return user
+}
+
+// checkJob returns what is wrong with the name of a job that comes from another process.
+func checkJob(job string) error {
+	user, id, _ := strings.Cut(job, ".")
+	return errors.Join(checkName("the user", user), checkName("the job", id))
+}
+
+// consumerOf is the name of the consumer that all agents of a platform share.
 func consumerOf(platform string) string { return "agents-" + platform }
 
-// plant makes what there is not of the streams, buckets and the consumer of the platform.
-func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage jetstream.StorageType, platform string) error {
-	_, errTasks := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: tasksStream, Subjects: []string{taskSubject + ">"}, Retention: jetstream.WorkQueuePolicy,
-		Discard: jetstream.DiscardNew, MaxBytes: tasksMax, Storage: storage, Replicas: replicas,
-	})
-	_, errResults := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: resultsStream, Subjects: []string{resultSubject + ">"}, Discard: jetstream.DiscardNew,
-		MaxBytes: resultsMax, MaxAge: resultsAge, Storage: storage, Replicas: replicas, AllowDirect: true,
-	})
-	if err := errors.Join(errTasks, errResults); err != nil {
-		return err
+// taskSubjectOf is the subject of a chunk. No more than a window of chunks is in the stream at a time.
+func taskSubjectOf(platform, job string, id uint64) string {
+	return taskSubject + platform + "." + job + "." + strconv.FormatUint(id, 10)
+}
+
+// taskOf returns which chunk of which job a subject is that of.
+func taskOf(subject string) (job string, id uint64, ok bool) {
+	parts := strings.Split(subject, ".") // mp task platform user job chunk
+	if len(parts) != 6 {
+		return "", 0, false
 	}
-	for _, bucket := range []jetstream.KeyValueConfig{
-		{Bucket: agentBucket, TTL: agentTTL, LimitMarkerTTL: agentTTL, Storage: jetstream.MemoryStorage, Replicas: replicas},
-		{Bucket: leaseBucket, TTL: leaseTTL, LimitMarkerTTL: leaseTTL, Storage: jetstream.MemoryStorage, Replicas: replicas},
-	} {
-		if _, err := js.CreateOrUpdateKeyValue(ctx, bucket); err != nil {
-			return fmt.Errorf("bucket %s: %w", bucket.Bucket, err)
-		}
-	}
-	for bucket, age := range map[string]time.Duration{programBucket: 0, blobBucket: resultsAge} {
-		if _, err := js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, TTL: age, Storage: storage, Replicas: replicas}); err != nil {
-			return fmt.Errorf("bucket %s: %w", bucket, err)
-		}
-	}
-	_, err := js.CreateOrUpdateConsumer(ctx, tasksStream, jetstream.ConsumerConfig{
-		Durable: consumerOf(platform), FilterSubject: taskSubject + platform + ".>", AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 1 << 16,
-	})
-	return err
+	id, err := strconv.ParseUint(parts[5], 10, 64)
+	return jobName(parts[3], parts[4]), id, err == nil
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -21,7 +18,7 @@ func (c *Cluster) send() {
 	for {
 		c.mu.Lock()
 		sent := false
-		if len(c.queue) > 0 && len(c.chunks) < c.ahead() {
+		if len(c.queue) > 0 && len(c.chunks) < c.ahead() && c.unstored < maxUnstored {
 			sent = true
 			c.sendNext()
 		}
@@ -50,7 +47,7 @@ func (c *Cluster) sendNext() {
 		n = min(k.chunk(), max(1, share))
 	}
 	n = min(n, s.n, maxCalls)
-	if s.attempt > 0 {
+	if s.attempt > 1 {
 		n = 1 // it is not known which of them is to blame
 	}
 	c.take(n)
@@ -89,12 +86,12 @@ func (c *Cluster) sendNext() {
 	if took == 0 {
 		return
 	}
-	m := &chunk{Job: c.job, ID: id, Attempt: s.attempt, Program: c.lease.Program.Hash, Func: s.e.b.Func(), N: took, Args: args}
+	m := &chunk{Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), N: took, Args: args}
 	if len(args) > maxChunk+maxChunk/2 {
-		ch.blob = c.job + "-" + strconv.FormatUint(id, 10)
+		ch.blob = c.job + "." + strconv.FormatUint(id, 10)
 		m.Args, m.Blob, m.BlobLen = nil, ch.blob, int64(len(args))
 		c.going.Go(func() { // ends with the upload, which the context bounds
-			_, err := c.blobs.Put(c.ctx, jetstream.ObjectMeta{Name: m.Blob}, bytes.NewReader(args))
+			err := c.link.putBlob(c.ctx, c.job, m.Blob, args)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if err != nil {
@@ -161,17 +158,24 @@ func (c *Cluster) publish(id uint64, m *chunk) {
 		c.failed(id, err)
 		return
 	}
-	future, err := c.js.PublishAsync(taskSubject+here+"."+c.job, data)
-	if err != nil { // there are too many without an acknowledgement, or no connection
+	c.unstored++
+	if err := c.link.submit(c.job, id, data, func(err error) { c.stored(id, err) }); err != nil { // there is no connection
+		c.unstored--
 		c.again(id)
-		return
 	}
-	p := pending{id, future}
-	select {
-	case c.acks <- p:
-	default: // the line is long
-		c.going.Go(func() { c.awaitAck(p) }) // ends in publishTimeout
+}
+
+// stored notes that the server has a chunk, or sends it again.
+func (c *Cluster) stored(id uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unstored--
+	if err != nil { // no room, or no server
+		c.again(id)
+	} else if ch := c.chunks[id]; ch != nil {
+		ch.stored = true
 	}
+	c.poke()
 }
 
 // failed answers what is left of a chunk with an error. c.mu is held.
@@ -232,35 +236,6 @@ func (c *Cluster) resend(id uint64, attempts int) {
 	}
 	c.queue, c.queued = slices.Insert(c.queue, 0, back...), c.queued+ch.left
 	c.poke()
-}
-
-// awaitAcks notes which messages the server has.
-func (c *Cluster) awaitAcks() {
-	for {
-		select {
-		case p := <-c.acks:
-			c.awaitAck(p)
-		case <-c.ctx.Done():
-			return
-		}
-	}
-}
-
-// awaitAck notes that the server has a message, or sends it again.
-func (c *Cluster) awaitAck(p pending) {
-	select {
-	case ack := <-p.future.Ok():
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if ch := c.chunks[p.id]; ch != nil {
-			ch.seq = ack.Sequence
-		}
-	case <-p.future.Err(): // no room, or no server
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.again(p.id)
-	case <-c.ctx.Done():
-	}
 }
 
 // settled counts calls as answered. c.mu is held.
@@ -333,75 +308,11 @@ func (c *Cluster) drop(err error, which func(*entry) bool) {
 
 // withdraw tells agents which chunks are not wanted any more. c.mu is held.
 func (c *Cluster) withdraw(ids []uint64) {
-	if len(ids) == 0 || c.nc == nil {
+	if len(ids) == 0 || c.link == nil {
 		return
 	}
 	if data, err := wire.Encode(nil, &control{ids}); err == nil {
-		c.nc.Publish(controlSubject+c.job, data) // look says it again
-	}
-}
-
-// listener returns a consumer of results from the message of that number on.
-func (c *Cluster) listener(ctx context.Context, from uint64) (jetstream.Consumer, error) {
-	return c.results.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		FilterSubject: resultSubject + c.job, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq: from, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
-	})
-}
-
-// A fetch asks for so much, for so long.
-const (
-	fetchMost  = 256
-	fetchBytes = 8 << 20 // a server closes connections that do not take 64 MiB
-	fetchWait  = 4 * time.Second
-)
-
-// purgeEvery is how many results stay on the server at most after they have been taken.
-const purgeEvery = 1000
-
-// listen takes results.
-func (c *Cluster) listen(consumer jetstream.Consumer) {
-	next, taken := uint64(1), 0
-	for c.ctx.Err() == nil {
-		if consumer == nil {
-			var err error
-			if consumer, err = c.listener(c.ctx, next); err != nil {
-				c.sleep(pause)
-				continue
-			}
-		}
-		ctx, cancel := context.WithTimeout(c.ctx, fetchWait)
-		batch, err := consumer.Fetch(fetchMost, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
-		if err != nil {
-			cancel()
-			consumer = nil
-			c.sleep(pause)
-			continue
-		}
-		for m := range batch.Messages() {
-			if meta, err := m.Metadata(); err == nil {
-				next = meta.Sequence.Stream + 1
-			}
-			c.onOutcome(m.Data())
-			if taken++; taken >= purgeEvery {
-				taken = 0
-				c.results.Purge(c.ctx, jetstream.WithPurgeSubject(resultSubject+c.job), jetstream.WithPurgeSequence(next))
-			}
-		}
-		cancel()
-		if err := batch.Error(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			consumer = nil // it may be gone; another goes on behind what has been taken
-		}
-	}
-}
-
-// sleep waits, but not for longer than the Cluster lives.
-func (c *Cluster) sleep(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-c.ctx.Done():
+		c.link.tell(c.job, data) // look says it again
 	}
 }
 
@@ -432,7 +343,7 @@ func (c *Cluster) onOutcome(data []byte) {
 		c.failed(o.Chunk, ErrPoison)
 		return
 	case o.Poison:
-		c.resend(o.Chunk, 1)
+		c.resend(o.Chunk, 2) // one by one
 		return
 	}
 	answers := o.Answers
@@ -440,8 +351,8 @@ func (c *Cluster) onOutcome(data []byte) {
 		var got []byte
 		var err error
 		c.unlocked(func() {
-			if got, err = fetchBlob(c.ctx, c.blobs, o.Blob, o.BlobLen); err == nil {
-				c.blobs.Delete(c.ctx, o.Blob)
+			if got, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen); err == nil {
+				c.link.dropBlob(c.ctx, c.job, o.Blob)
 			}
 		})
 		if c.chunks[o.Chunk] != ch {
@@ -459,30 +370,6 @@ func (c *Cluster) onOutcome(data []byte) {
 		return
 	}
 	c.answer(o.Chunk, ch, &o, list)
-}
-
-// fetchBlob returns an object that is to have so many bytes, which may be hostile.
-func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, size int64) ([]byte, error) {
-	r, err := store.Get(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	info, err := r.Info()
-	if err != nil {
-		return nil, err
-	}
-	if size < 0 || info.Size != uint64(size) {
-		return nil, fmt.Errorf("the object has %d bytes and not %d", info.Size, size)
-	}
-	data := make([]byte, size)
-	if _, err := io.ReadFull(r, data); err != nil {
-		return nil, err
-	}
-	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // which is told when the digest is right
-		return nil, fmt.Errorf("the end of the object: %w", err)
-	}
-	return data, nil
 }
 
 // answer passes answers on. c.mu is held, but not while that is done.
@@ -515,7 +402,7 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 			ch.e.b.Return(ch.i+a.i, a.pid, results...)
 		}
 		if ch.left == 0 && ch.blob != "" {
-			c.blobs.Delete(c.ctx, ch.blob)
+			c.link.dropBlob(c.ctx, c.job, ch.blob)
 		}
 	})
 	c.settled(ch.e, len(list))

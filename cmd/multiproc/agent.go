@@ -48,8 +48,8 @@ func agentCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.URL, "nats", "", "where the NATS servers are, as nats://host:port, several with commas between them")
-	f.StringVar(&cfg.Credentials, "creds", "", "file with the credentials of a NATS user")
+	f.StringVar(&cfg.URL, "nats", "", natsHelp)
+	f.StringVar(&cfg.Credentials, "creds", "", credsHelp)
 	f.StringVar(&cfg.Name, "name", "", "name of this agent (default that of the host)")
 	f.IntVar(&cfg.Pool.Workers, "slots", 0, "how many calls run at once (default the number of CPUs)")
 	f.StringVar(&trust, "trust", "", "file with the keys that are trusted (default "+trustHelp+")")
@@ -99,3 +99,48 @@ func serverCommand() *cobra.Command {
 	f.BoolVar(&cfg.Debug, "log", false, "log to standard error")
 	return cmd
 }
+
+const setupHelp = `Make the streams and buckets of a cluster, for users whose NATS permissions do not allow them to. Where permissions do,
+programs make what is missing by themselves. What is there already stays as it is.`
+
+const setupExample = `  multiproc setup --nats nats://10.0.0.1:4222 --creds operator.creds --replicas 3 --user alice,bob
+  multiproc setup --nats nats://10.0.0.1:4222 --platform linux-amd64,linux-arm64`
+
+func setupCommand() *cobra.Command {
+	var cfg cluster.SetupConfig
+	cmd := &cobra.Command{
+		Use:     "setup --nats URL",
+		Short:   "Make the streams and buckets of a cluster",
+		Long:    setupHelp,
+		Example: setupExample,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+			defer cancel()
+			if err := cluster.Setup(ctx, cfg); err != nil {
+				return &failure{codeFailure, err, ""}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.URL, "nats", "", natsHelp)
+	f.StringVar(&cfg.Credentials, "creds", "", credsHelp)
+	f.IntVar(&cfg.Replicas, "replicas", 1, "how many servers keep each message; 3 survive the loss of one")
+	f.StringSliceVar(&cfg.Users, "user", nil, `who will submit (default "default")`)
+	f.StringSliceVar(&cfg.Platforms, "platform", nil, "what agents will run on, such as linux-arm64 (default that of this machine)")
+	if err := cmd.MarkFlagRequired("nats"); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+// setupTimeout is how long the servers may take for all of it.
+const setupTimeout = time.Minute
+
+const (
+	natsHelp  = "where the NATS servers are, as nats://host:port, several with commas between them"
+	credsHelp = "file with the credentials of a NATS user"
+)

@@ -1,11 +1,13 @@
 // Command multiproc is the command of this module: its subcommand scale measures how a workload
 // scales on threads, on processes and on a pool of worker processes, and key makes keys and
-// signs programs for clusters, of which agent runs the calls and server carries the messages.
+// signs programs for clusters, of which agent runs the calls, server carries the messages, and setup
+// makes what they need.
 //
 //	multiproc scale --help
 //	multiproc key --help
 //	multiproc agent --help
 //	multiproc server --help
+//	multiproc setup --help
 //
 // It exits with 0, with 1 after a failure, with 2 when the command line is wrong, and with 128 and
 // the number of the signal when SIGINT, SIGTERM or SIGHUP ended it.
@@ -42,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(scaleCommand(), keyCommand(), agentCommand(), serverCommand())
+	root.AddCommand(scaleCommand(), keyCommand(), agentCommand(), serverCommand(), setupCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

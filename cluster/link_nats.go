@@ -1,0 +1,377 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// natsLink is a connection to NATS JetStream.
+type natsLink struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+
+	ctx   context.Context // ends with the link, or with a *PermissionError
+	end   context.CancelCauseFunc
+	going sync.WaitGroup
+	acks  chan pendingAck
+
+	mu     sync.Mutex
+	stores map[string]jetstream.ObjectStore // by the names of their buckets
+
+	// Of submitters.
+	sent     jetstream.Stream
+	replicas int
+	storage  jetstream.StorageType
+	user     string
+	ship     func(context.Context, *natsLink) error // puts the program there
+
+	// Of agents.
+	tasks  jetstream.Consumer
+	leases jetstream.KeyValue
+	agents jetstream.KeyValue
+}
+
+var (
+	_ submitterLink = (*natsLink)(nil)
+	_ agentLink     = (*natsLink)(nil)
+)
+
+// publishTimeout is how long the acknowledgement of a message may take.
+const publishTimeout = 10 * time.Second
+
+// maxUnstored is how many messages may be without an acknowledgement.
+const maxUnstored = 1 << 10
+
+// connect returns a connection that does not give up.
+func connect(ctx context.Context, url, name, credentials string, options []nats.Option) (*natsLink, error) {
+	wait := startTimeout
+	if at, ok := ctx.Deadline(); ok {
+		wait = time.Until(at)
+	}
+	options = append([]nats.Option{
+		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(max(wait, time.Millisecond)),
+	}, options...)
+	if credentials != "" {
+		options = append(options, nats.UserCredentials(credentials))
+	}
+	o := nats.GetDefaultOptions()
+	o.Url = url // as nats.Connect does, but that
+	if url == "" {
+		o.Url = nats.DefaultURL
+	}
+	for _, option := range options {
+		if err := option(&o); err != nil {
+			return nil, err
+		}
+	}
+	l := &natsLink{acks: make(chan pendingAck, 1<<12), stores: map[string]jetstream.ObjectStore{}}
+	l.ctx, l.end = context.WithCancelCause(context.Background())
+	theirs := o.AsyncErrorCB
+	o.AsyncErrorCB = func(nc *nats.Conn, s *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrPermissionViolation) {
+			l.end(&PermissionError{err.Error()})
+		}
+		if theirs != nil {
+			theirs(nc, s, err)
+		}
+	}
+	var err error
+	if l.nc, err = o.Connect(); err != nil {
+		return nil, fmt.Errorf("connect to %q: %w", url, err)
+	}
+	if l.js, err = jetstream.New(l.nc, jetstream.WithPublishAsyncMaxPending(4*maxUnstored), jetstream.WithPublishAsyncTimeout(publishTimeout)); err != nil {
+		l.nc.Close()
+		return nil, err
+	}
+	l.going.Go(l.awaitAcks)
+	return l, nil
+}
+
+// errLinkClosed is why the context of a link has ended that was closed.
+var errLinkClosed = errors.New("the connection is closed")
+
+func (l *natsLink) close() {
+	l.end(errLinkClosed)
+	l.nc.Close()
+	l.going.Wait()
+}
+
+func (l *natsLink) life() context.Context { return l.ctx }
+
+// guard returns a context that ends with the link: servers do not answer what they do not allow, but say so
+// beside.
+func (l *natsLink) guard(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// denied returns a *PermissionError if there has been one.
+func (l *natsLink) denied() error {
+	if p, ok := errors.AsType[*PermissionError](context.Cause(l.ctx)); ok {
+		return p
+	}
+	return nil
+}
+
+func (l *natsLink) prepare(ctx context.Context) error {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	l.mu.Lock()
+	clear(l.stores)
+	l.mu.Unlock()
+	err := plant(ctx, l.js, l.replicas, l.storage, here, l.user)
+	if err == nil && l.leases == nil { // both stand for what has that name
+		l.leases, err = l.js.KeyValue(ctx, leasesBucket)
+	}
+	if err == nil && l.sent == nil {
+		l.sent, err = l.js.Stream(ctx, tasksStream)
+	}
+	if err == nil && l.ship != nil {
+		err = l.ship(ctx, l)
+	}
+	return blame(ctx, err)
+}
+
+// pendingAck is a message whose acknowledgement is to come.
+type pendingAck struct {
+	future jetstream.PubAckFuture
+	stored func(error)
+}
+
+func (l *natsLink) submit(job string, id uint64, data []byte, stored func(error)) error {
+	if err := l.denied(); err != nil {
+		return err
+	}
+	future, err := l.js.PublishAsync(taskSubjectOf(here, job, id), data)
+	if err != nil {
+		return err
+	}
+	p := pendingAck{future, stored}
+	select {
+	case l.acks <- p:
+	default: // the line is long
+		l.going.Go(func() { l.awaitAck(p) }) // ends in publishTimeout
+	}
+	return nil
+}
+
+func (l *natsLink) awaitAcks() {
+	for {
+		select {
+		case p := <-l.acks:
+			l.awaitAck(p)
+		case <-l.ctx.Done():
+			for { // none is forgotten
+				select {
+				case p := <-l.acks:
+					p.stored(context.Cause(l.ctx))
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (l *natsLink) awaitAck(p pendingAck) {
+	select {
+	case <-p.future.Ok():
+		p.stored(nil)
+	case err := <-p.future.Err(): // no room, or no server
+		p.stored(err)
+	case <-l.ctx.Done():
+		p.stored(context.Cause(l.ctx))
+	}
+}
+
+func (l *natsLink) pending(ctx context.Context, job string) (map[uint64]bool, error) {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	info, err := l.sent.Info(ctx, jetstream.WithSubjectFilter(taskSubject+here+"."+job+".*"))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, errNotPrepared
+	} else if err != nil {
+		return nil, blame(ctx, err)
+	}
+	live := map[uint64]bool{}
+	for subject := range info.State.Subjects {
+		if _, id, ok := taskOf(subject); ok {
+			live[id] = true
+		}
+	}
+	return live, nil
+}
+
+func (l *natsLink) renew(ctx context.Context, job string, data []byte) error {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	_, err := l.leases.Put(ctx, job, data)
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		err = errNotPrepared
+	}
+	return blame(ctx, err)
+}
+
+func (l *natsLink) finish(ctx context.Context, job string) error {
+	if err := l.denied(); err != nil || l.leases == nil {
+		return nil // what could be done was not, and there is nothing to be undone
+	}
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	errLease := l.leases.Purge(ctx, job) // agents end what they still run, and drop its chunks
+	results, err := l.js.Stream(ctx, resultsStream+l.user)
+	if err == nil {
+		err = results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+job))
+	}
+	return blame(ctx, errors.Join(errLease, err))
+}
+
+func (l *natsLink) tell(job string, data []byte) { l.nc.Publish(controlSubject+job, data) }
+
+func (l *natsLink) watchControl(say func(job string, data []byte)) error {
+	_, err := l.nc.Subscribe(controlSubject+">", func(m *nats.Msg) { say(strings.TrimPrefix(m.Subject, controlSubject), m.Data) })
+	return err
+}
+
+func (l *natsLink) bind(ctx context.Context) (err error) {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	var errs [3]error
+	l.leases, errs[0] = l.js.KeyValue(ctx, leasesBucket)
+	l.agents, errs[1] = l.js.KeyValue(ctx, agentsBucket)
+	l.tasks, errs[2] = l.js.Consumer(ctx, tasksStream, consumerOf(here))
+	return blame(ctx, errors.Join(errs[:]...))
+}
+
+func (l *natsLink) answer(ctx context.Context, job string, data []byte) error {
+	if err := l.denied(); err != nil {
+		return err
+	}
+	future, err := l.js.PublishAsync(resultSubject+job, data)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-future.Ok():
+		return nil
+	case err := <-future.Err():
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.ctx.Done():
+		return context.Cause(l.ctx)
+	}
+}
+
+func (l *natsLink) beat(ctx context.Context, id string, data []byte) error {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	_, err := l.agents.Put(ctx, id, data)
+	return blame(ctx, err)
+}
+
+func (l *natsLink) leave(ctx context.Context, id string) error {
+	if l.agents == nil {
+		return nil
+	}
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	return l.agents.Purge(ctx, id)
+}
+
+func (l *natsLink) lease(ctx context.Context, job string) ([]byte, error) {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	entry, err := l.leases.Get(ctx, job)
+	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrKeyDeleted) {
+		return nil, errNoLease
+	} else if err != nil {
+		return nil, blame(ctx, err)
+	}
+	return entry.Value(), nil
+}
+
+// objects returns a bucket of objects.
+func (l *natsLink) objects(ctx context.Context, bucket string) (jetstream.ObjectStore, error) {
+	l.mu.Lock()
+	store := l.stores[bucket]
+	l.mu.Unlock()
+	if store != nil {
+		return store, nil
+	}
+	store, err := l.js.ObjectStore(ctx, bucket)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stores[bucket] = store
+	return store, nil
+}
+
+func (l *natsLink) putBlob(ctx context.Context, job, name string, data []byte) error {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	store, err := l.objects(ctx, blobsBucket+userOf(job))
+	if err == nil {
+		_, err = store.Put(ctx, jetstream.ObjectMeta{Name: name}, bytes.NewReader(data))
+	}
+	return blame(ctx, err)
+}
+
+func (l *natsLink) getBlob(ctx context.Context, job, name string, size int64) ([]byte, error) {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	store, err := l.objects(ctx, blobsBucket+userOf(job))
+	if err != nil {
+		return nil, blame(ctx, err)
+	}
+	data, err := fetchBlob(ctx, store, name, size)
+	return data, blame(ctx, err)
+}
+
+func (l *natsLink) dropBlob(ctx context.Context, job, name string) {
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	if store, err := l.objects(ctx, blobsBucket+userOf(job)); err == nil {
+		store.Delete(ctx, name) // otherwise it goes by its age
+	}
+}
+
+// fetchBlob returns an object that is to have so many bytes, which may be hostile.
+func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, size int64) ([]byte, error) {
+	r, err := store.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	info, err := r.Info()
+	if err != nil {
+		return nil, err
+	}
+	if size < 0 || info.Size != uint64(size) {
+		return nil, fmt.Errorf("the object has %d bytes and not %d", info.Size, size)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, err
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // which is told when the digest is right
+		return nil, fmt.Errorf("the end of the object: %w", err)
+	}
+	return data, nil
+}

@@ -1,0 +1,135 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SetupConfig configures [Setup].
+type SetupConfig struct {
+	// URL is where the NATS servers are.
+	URL string
+
+	// Credentials is a file with the credentials of a NATS user who may make streams. Empty means none.
+	Credentials string
+
+	// Options are further options of the connection, such as nats.Secure.
+	Options []nats.Option
+
+	// Replicas is how many servers keep each message: 3 survive the loss of one. 0 means 1.
+	Replicas int
+
+	// Users are those who will submit, each with a stream and buckets of its own: [Config].User. Empty means
+	// the user "default".
+	Users []string
+
+	// Platforms are those of agents, such as "linux-arm64". Empty means that of this process.
+	Platforms []string
+}
+
+// Setup makes the streams and buckets of a cluster, for users whose permissions do not allow them to: where they
+// do, [Dial] makes what is missing. What is there already stays as it is.
+func Setup(ctx context.Context, cfg SetupConfig) error {
+	if len(cfg.Users) == 0 {
+		cfg.Users = []string{defaultUser}
+	}
+	if len(cfg.Platforms) == 0 {
+		cfg.Platforms = []string{here}
+	}
+	errs := []error{checkReplicas(&cfg.Replicas)}
+	if cfg.URL == "" {
+		errs = append(errs, errors.New("URL is empty; give that of the NATS servers"))
+	}
+	for _, user := range cfg.Users {
+		errs = append(errs, checkName("a user", user))
+	}
+	for _, platform := range cfg.Platforms {
+		errs = append(errs, checkName("a platform", platform))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cluster: SetupConfig: %w", err)
+	}
+	l, err := connect(ctx, cfg.URL, "multiproc setup", cfg.Credentials, cfg.Options)
+	if err != nil {
+		return fmt.Errorf("cluster: set up: %w", err)
+	}
+	defer l.close()
+	ctx, cancel := l.guard(ctx)
+	defer cancel()
+	for _, user := range cfg.Users {
+		for _, platform := range cfg.Platforms {
+			if err := plant(ctx, l.js, cfg.Replicas, jetstream.FileStorage, platform, user); err != nil {
+				return fmt.Errorf("cluster: set up user %s and platform %s: %w", user, platform, blame(ctx, err))
+			}
+		}
+	}
+	return nil
+}
+
+// checkReplicas sets the default of n.
+func checkReplicas(n *int) error {
+	if *n == 0 {
+		*n = 1
+	}
+	if *n < 0 || *n > 5 {
+		return fmt.Errorf("%s is %d; give 1, 3 or 5, or 0 for 1", "Replicas", *n)
+	}
+	return nil
+}
+
+// plant makes what there is not of the streams and buckets, and the consumer of the platform.
+func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage jetstream.StorageType, platform, user string) error {
+	streams := []jetstream.StreamConfig{
+		{
+			Name: tasksStream, Subjects: []string{taskSubject + ">"}, Retention: jetstream.WorkQueuePolicy,
+			MaxBytes: tasksMax,
+		},
+		{Name: resultsStream + user, Subjects: []string{resultSubject + user + ".>"}, MaxBytes: resultsMax, AllowDirect: true},
+	}
+	for _, cfg := range streams {
+		cfg.Discard, cfg.MaxAge, cfg.Storage, cfg.Replicas = jetstream.DiscardNew, messageAge, storage, replicas
+		_, err := js.Stream(ctx, cfg.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = js.CreateStream(ctx, cfg)
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+	}
+	for bucket, ttl := range map[string]time.Duration{agentsBucket: agentTTL, leasesBucket: leaseTTL} {
+		_, err := js.KeyValue(ctx, bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			_, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+				Bucket: bucket, TTL: ttl, LimitMarkerTTL: ttl, Storage: jetstream.MemoryStorage, Replicas: replicas,
+			})
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+			return fmt.Errorf("bucket %s: %w", bucket, err)
+		}
+	}
+	for bucket, age := range map[string]time.Duration{programsBucket + user: 0, blobsBucket + user: messageAge} {
+		_, err := js.ObjectStore(ctx, bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			_, err = js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, TTL: age, Storage: storage, Replicas: replicas})
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+			return fmt.Errorf("bucket %s: %w", bucket, err)
+		}
+	}
+	_, err := js.Consumer(ctx, tasksStream, consumerOf(platform))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		_, err = js.CreateConsumer(ctx, tasksStream, jetstream.ConsumerConfig{
+			Durable: consumerOf(platform), FilterSubject: taskSubject + platform + ".>", AckPolicy: jetstream.AckExplicitPolicy,
+			AckWait: ackWait, MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 1 << 16,
+		})
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
+		return fmt.Errorf("consumer %s: %w", consumerOf(platform), err)
+	}
+	return nil
+}
