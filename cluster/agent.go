@@ -24,8 +24,12 @@ type AgentConfig struct {
 	// URL is where the NATS servers are.
 	URL string
 
-	// Credentials is a file with the credentials of a NATS user. Empty means none.
+	// Credentials is a file with the credentials of a NATS user: a JWT with its key (as nsc makes it), or the seed of an
+	// NKey. Empty means none.
 	Credentials string
+
+	// TLS are files for encrypted connections.
+	TLS TLS
 
 	// Options are further options of the connection, such as nats.Secure.
 	Options []nats.Option
@@ -183,7 +187,7 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 			return a, err
 		}
 	}
-	l, err := connect(ctx, cfg.URL, "multiproc agent "+a.cfg.Name, cfg.Credentials, cfg.Options)
+	l, err := connect(ctx, access{cfg.URL, cfg.Credentials, cfg.TLS, cfg.Options}, "multiproc agent "+a.cfg.Name, agentsInbox)
 	if err != nil {
 		return a, err
 	}

@@ -22,8 +22,12 @@ type Config struct {
 	// Empty means a server and an agent within this process, which end with the Cluster.
 	URL string
 
-	// Credentials is a file with the credentials of a NATS user. Empty means none.
+	// Credentials is a file with the credentials of a NATS user: a JWT with its key (as nsc makes it), or the seed of an
+	// NKey. Empty means none.
 	Credentials string
+
+	// TLS are files for encrypted connections.
+	TLS TLS
 
 	// Options are further options of the connection, such as nats.Secure.
 	Options []nats.Option
@@ -193,7 +197,7 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 	} else if terms, err = leaseOf(exe, c.cfg.Key); err != nil {
 		return err
 	}
-	l, err := connect(ctx, c.cfg.URL, "multiproc "+c.job, c.cfg.Credentials, options)
+	l, err := connect(ctx, access{c.cfg.URL, c.cfg.Credentials, c.cfg.TLS, options}, "multiproc "+c.job, userInbox+c.cfg.User)
 	if err != nil {
 		return err
 	}

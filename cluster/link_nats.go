@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -51,22 +52,73 @@ const publishTimeout = 10 * time.Second
 // maxUnstored is how many messages may be without an acknowledgement.
 const maxUnstored = 1 << 10
 
-// connect returns a connection that does not give up.
-func connect(ctx context.Context, url, name, credentials string, options []nats.Option) (*natsLink, error) {
-	wait := startTimeout
-	if at, ok := ctx.Deadline(); ok {
-		wait = time.Until(at)
-	}
-	options = append([]nats.Option{
+// access is how the servers are reached; see [Config].
+type access struct {
+	url, credentials string
+	tls              TLS
+	options          []nats.Option
+}
+
+// TLS are the files, in PEM, for connections to servers that want more than the system knows. Connections
+// are encrypted where the server or the URL (tls://) asks for it.
+type TLS struct {
+	CA   string // certificates of those who may have signed the server's; empty: those of the system
+	Cert string // certificate of the client, where the server wants one
+	Key  string // its private key
+}
+
+// optionsOf returns the options of a connection by that name, whose inboxes have that prefix.
+func (a *access) optionsOf(name, inbox string, wait time.Duration) ([]nats.Option, error) {
+	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(max(wait, time.Millisecond)),
-	}, options...)
-	if credentials != "" {
-		options = append(options, nats.UserCredentials(credentials))
+		nats.CustomInboxPrefix(inbox), nats.IgnoreAuthErrorAbort(),
+	}
+	if a.credentials != "" {
+		data, err := os.ReadFile(a.credentials)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", "Credentials", err)
+		}
+		option := nats.UserCredentials(a.credentials)
+		if !bytes.Contains(data, []byte("NATS USER JWT")) {
+			if option, err = nats.NkeyOptionFromSeed(a.credentials); err != nil {
+				return nil, fmt.Errorf("%s: %s has neither a JWT with its key (as nsc makes it) nor the seed of a user's NKey (as nk -gen user does): %w",
+					"Credentials", a.credentials, err)
+			}
+		}
+		options = append(options, option)
+	}
+	if a.tls.CA != "" {
+		options = append(options, nats.RootCAs(a.tls.CA))
+	}
+	if (a.tls.Cert == "") != (a.tls.Key == "") {
+		return nil, errors.New("TLS: give both Cert and Key, or neither")
+	}
+	if a.tls.Cert != "" {
+		options = append(options, nats.ClientCert(a.tls.Cert, a.tls.Key))
+	}
+	return append(options, a.options...), nil
+}
+
+// The prefixes of inboxes, so that nobody has to be allowed to listen to those of others.
+const (
+	userInbox   = "_INBOX.user-" // + user
+	agentsInbox = "_INBOX.agents"
+)
+
+// connect returns a connection that does not give up.
+func connect(ctx context.Context, a access, name, inbox string) (*natsLink, error) {
+	wait := startTimeout
+	if at, ok := ctx.Deadline(); ok {
+		wait = min(time.Until(at), wait)
+	}
+	options, err := a.optionsOf(name, inbox, wait)
+	if err != nil {
+		return nil, err
 	}
 	o := nats.GetDefaultOptions()
-	o.Url = url // as nats.Connect does, but that
-	if url == "" {
+	o.Url = a.url
+	if a.url == "" {
 		o.Url = nats.DefaultURL
 	}
 	for _, option := range options {
@@ -85,9 +137,8 @@ func connect(ctx context.Context, url, name, credentials string, options []nats.
 			theirs(nc, s, err)
 		}
 	}
-	var err error
 	if l.nc, err = o.Connect(); err != nil {
-		return nil, fmt.Errorf("connect to %q: %w", url, err)
+		return nil, fmt.Errorf("connect to %q: %w", a.url, err)
 	}
 	if l.js, err = jetstream.New(l.nc, jetstream.WithPublishAsyncMaxPending(4*maxUnstored), jetstream.WithPublishAsyncTimeout(publishTimeout)); err != nil {
 		l.nc.Close()

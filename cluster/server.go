@@ -18,6 +18,9 @@ import (
 // startTimeout is how long a server may take to start.
 const startTimeout = 10 * time.Second
 
+// startStep is after how long it is looked why a server has not started.
+const startStep = 50 * time.Millisecond
+
 // embedded is a server within this process, for this process alone.
 type embedded struct {
 	s   *server.Server
@@ -154,16 +157,44 @@ func startServer(cfg ServerConfig) (_ *Server, err error) {
 		srv.lock.Close()
 		return nil, err
 	}
+	fatal := make(fatalErrors, 1)
 	if cfg.Debug {
 		srv.s.ConfigureLogger()
+	} else {
+		srv.s.SetLogger(fatal, false, false)
 	}
 	srv.s.Start()
-	if !srv.s.ReadyForConnections(startTimeout) {
-		srv.Close()
-		return nil, fmt.Errorf("it did not start within %v; is %s in use?", startTimeout, net.JoinHostPort(options.Host, strconv.Itoa(options.Port)))
+	for deadline := time.Now().Add(startTimeout); !srv.s.ReadyForConnections(startStep); {
+		select {
+		case err = <-fatal:
+		default:
+			if time.Now().After(deadline) {
+				err = fmt.Errorf("it did not start within %v; is %s in use?", startTimeout, net.JoinHostPort(options.Host, strconv.Itoa(options.Port)))
+			}
+		}
+		if err != nil {
+			srv.Close()
+			return nil, err
+		}
 	}
 	return srv, nil
 }
+
+// fatalErrors is a logger that keeps the first reason for which a server does not start, and nothing else.
+type fatalErrors chan error
+
+func (f fatalErrors) Fatalf(format string, v ...any) {
+	select {
+	case f <- fmt.Errorf(format, v...):
+	default:
+	}
+}
+
+func (fatalErrors) Noticef(string, ...any) {}
+func (fatalErrors) Warnf(string, ...any)   {}
+func (fatalErrors) Errorf(string, ...any)  {}
+func (fatalErrors) Debugf(string, ...any)  {}
+func (fatalErrors) Tracef(string, ...any)  {}
 
 // lockDir takes the lock of a directory.
 func lockDir(dir string) (*os.File, error) {

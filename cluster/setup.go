@@ -15,8 +15,11 @@ type SetupConfig struct {
 	// URL is where the NATS servers are.
 	URL string
 
-	// Credentials is a file with the credentials of a NATS user who may make streams. Empty means none.
+	// Credentials is a file with the credentials of a NATS user who may make streams, as for [Config]. Empty means none.
 	Credentials string
+
+	// TLS are files for encrypted connections.
+	TLS TLS
 
 	// Options are further options of the connection, such as nats.Secure.
 	Options []nats.Option
@@ -54,7 +57,7 @@ func Setup(ctx context.Context, cfg SetupConfig) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("cluster: SetupConfig: %w", err)
 	}
-	l, err := connect(ctx, cfg.URL, "multiproc setup", cfg.Credentials, cfg.Options)
+	l, err := connect(ctx, access{cfg.URL, cfg.Credentials, cfg.TLS, cfg.Options}, "multiproc setup", "_INBOX.setup")
 	if err != nil {
 		return fmt.Errorf("cluster: set up: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/seed84f35039/multiproc/cluster"
 )
@@ -48,8 +49,7 @@ func agentCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.URL, "nats", "", natsHelp)
-	f.StringVar(&cfg.Credentials, "creds", "", credsHelp)
+	accessFlags(f, &cfg.URL, &cfg.Credentials, &cfg.TLS)
 	f.StringVar(&cfg.Name, "name", "", "name of this agent (default that of the host)")
 	f.IntVar(&cfg.Pool.Workers, "slots", 0, "how many calls run at once (default the number of CPUs)")
 	f.StringVar(&trust, "trust", "", "file with the keys that are trusted (default "+trustHelp+")")
@@ -126,8 +126,7 @@ func setupCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.URL, "nats", "", natsHelp)
-	f.StringVar(&cfg.Credentials, "creds", "", credsHelp)
+	accessFlags(f, &cfg.URL, &cfg.Credentials, &cfg.TLS)
 	f.IntVar(&cfg.Replicas, "replicas", 1, "how many servers keep each message; 3 survive the loss of one")
 	f.StringSliceVar(&cfg.Users, "user", nil, `who will submit (default "default")`)
 	f.StringSliceVar(&cfg.Platforms, "platform", nil, "what agents will run on, such as linux-arm64 (default that of this machine)")
@@ -140,7 +139,11 @@ func setupCommand() *cobra.Command {
 // setupTimeout is how long the servers may take for all of it.
 const setupTimeout = time.Minute
 
-const (
-	natsHelp  = "where the NATS servers are, as nats://host:port, several with commas between them"
-	credsHelp = "file with the credentials of a NATS user"
-)
+// accessFlags are the flags of those who connect to the servers of a cluster.
+func accessFlags(f *pflag.FlagSet, url, credentials *string, tls *cluster.TLS) {
+	f.StringVar(url, "nats", "", "where the NATS servers are, as nats://host:port or tls://host:port, several with commas between them")
+	f.StringVar(credentials, "creds", "", "file with the credentials of a NATS user: a JWT with its key, or the seed of an NKey")
+	f.StringVar(&tls.CA, "tls-ca", "", "file with the certificates of those who sign the servers' (default those of the system)")
+	f.StringVar(&tls.Cert, "tls-cert", "", "file with a certificate for servers that want one")
+	f.StringVar(&tls.Key, "tls-key", "", "file with its private key")
+}

@@ -39,7 +39,7 @@ var table = []row{
 	{pkg: ".", may: []string{"internal/wire", "internal/transport", "internal/handover", "internal/child", "internal/shm"}},
 	{pkg: "shared", may: []string{"internal/handover", "internal/shm"}, tests: []string{".", "github.com/fxamacker/cbor/v2", xsys}},
 	{pkg: "cgroup", may: []string{".", cgroups, "github.com/opencontainers/runtime-spec"}},
-	{pkg: "cluster", may: []string{".", "internal/wire", natsClient, natsServer, natsKeys}},
+	{pkg: "cluster", may: []string{".", "internal/wire", natsClient, natsServer, natsKeys}, tests: []string{"github.com/nats-io/jwt/v2"}},
 	{pkg: "scale", may: []string{"gonum.org/v1/gonum", "gonum.org/v1/plot", "github.com/go-echarts/go-echarts/v2"}},
 	{
 		pkg:   "dash",
