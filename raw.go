@@ -25,6 +25,26 @@ func NewRawBatch(ctx context.Context, function string, args [][]byte, size int, 
 	}}
 }
 
+// Encode returns what a setup calls, for those who pass it on to another process: the name of the function, and
+// its argument, encoded. An argument with shared memory is an error, as that cannot leave the machine.
+func (s *Setup) Encode() (function string, arg []byte, err error) {
+	if s.encode == nil {
+		return "", nil, errors.New("make it with the method With of a registered function")
+	}
+	var parcel handover.Parcel
+	defer parcel.Release()
+	arg, err = s.encode(nil, &parcel)
+	if err == nil && !parcel.Empty() {
+		err = errMemoryLeaves
+	}
+	return s.name, arg, err
+}
+
+// NewRawSetup returns the setup that [Setup.Encode] has been asked of.
+func NewRawSetup(function string, arg []byte) *Setup {
+	return &Setup{name: function, encode: func(dst []byte, _ *handover.Parcel) ([]byte, error) { return append(dst, arg...), nil }}
+}
+
 // RawFailure is what a worker has reported of a call of [NewRawBatch], as it came: for
 // [Batch.ReturnFailure].
 type RawFailure struct {

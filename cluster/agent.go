@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -75,8 +76,8 @@ type agent struct {
 	host    string
 	link    agentLink
 	cache   *cache
-	slots   int                                                  // how many chunks run at once
-	hire    func(job string, p Program) (workers, func(), error) // returns the workers of a program, and what gives it back
+	slots   int                                                            // how many chunks run at once
+	hire    func(job string, p Program, t *terms) (workers, func(), error) // returns the workers of a program, and what gives it back
 	going   sync.WaitGroup
 	pulling context.Context // ends when no more chunks are to be taken
 	stop    context.CancelFunc
@@ -91,10 +92,10 @@ type agent struct {
 	free   chan struct{} // has an element when pull may ask for more
 	jobs   map[string]*job
 	done   uint64                  // chunks
-	pools  map[string]*programPool // by the hash of the executable
+	pools  map[string]*programPool // by the hash of the executable and the terms
 }
 
-// programPool runs the calls of a program.
+// programPool runs the calls of a program under some terms.
 type programPool struct {
 	pool    workers
 	release func()    // of the executable
@@ -118,7 +119,8 @@ type place struct {
 
 // job is what the agent knows of a submitter that is alive.
 type job struct {
-	lease    lease
+	said     []byte          // the lease, encoded
+	lease    *lease          // that others read while they do not hold a.mu
 	unwanted map[uint64]bool // chunks that may still come, or nil
 }
 
@@ -192,7 +194,7 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 		return a, err
 	}
 	a.link = l
-	a.hire = func(job string, p Program) (workers, func(), error) { return a.hirePool(l, job, p) }
+	a.hire = func(job string, p Program, t *terms) (workers, func(), error) { return a.hirePool(l, job, p, t) }
 	return a, a.start(ctx)
 }
 
@@ -289,7 +291,7 @@ func (a *agent) close() error {
 // beat says that the agent is there.
 func (a *agent) beat(ctx context.Context) error {
 	a.mu.Lock()
-	data, err := wire.Encode(nil, &presence{
+	data, err := encodePresence(&presence{
 		Name: a.cfg.Name, Host: a.host, Platform: here, Slots: a.slots, Held: len(a.held), Done: a.done, Version: wire.Version,
 	})
 	a.mu.Unlock()
@@ -318,9 +320,9 @@ func (a *agent) live() {
 		for _, h := range a.held {
 			h.msg.working()
 		}
-		for hash, p := range a.pools {
+		for key, p := range a.pools {
 			if p.users == 0 && time.Since(p.used) > forgetAfter {
-				delete(a.pools, hash)
+				delete(a.pools, key)
 				a.going.Go(p.end) // ends when its idle workers have
 			}
 		}
@@ -342,8 +344,11 @@ func (a *agent) onLease(name string, data []byte) {
 	if data == nil {
 		delete(a.jobs, name)
 		a.drop(name, func(uint64) bool { return true })
+	} else if j := a.jobs[name]; j != nil && bytes.Equal(j.said, data) {
+		return // as ever
 	} else if l, err := decodeLease(data); err == nil {
-		a.jobOf(name).lease = l
+		j := a.jobOf(name)
+		j.said, j.lease = data, &l
 	}
 }
 
@@ -480,7 +485,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 	a.held[at] = &held{m, cancel}
 	var terms *lease
 	if known := a.jobs[c.Job]; known != nil {
-		terms = &known.lease
+		terms = known.lease
 		if known.unwanted[c.ID] {
 			delete(known.unwanted, c.ID)
 			cancel(errWithdrawn)

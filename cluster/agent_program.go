@@ -18,14 +18,14 @@ func (p *programPool) end() {
 }
 
 // poolOf returns the pool that runs the calls of a chunk. done must be called when it has.
-func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool workers, done func(), err error) {
+func (a *agent) poolOf(ctx context.Context, c *chunk, l *lease) (pool workers, done func(), err error) {
 	var program Program
-	if c.Program != terms.Program.Hash {
+	if c.Program != l.Program.Hash {
 		return nil, nil, errors.New("the calls are for another program than the job")
 	} else if c.Program == selfProgram && !a.within {
 		return nil, nil, errors.New("the program is not said")
 	} else if c.Program != selfProgram {
-		if program, err = a.admit(terms, c.Func); err != nil {
+		if program, err = a.admit(l, c.Func); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -34,11 +34,12 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool worker
 		a.mu.Unlock()
 		return nil, nil, multiproc.ErrClosed
 	}
-	p := a.pools[c.Program]
+	key := l.Terms.key(c.Program)
+	p := a.pools[key]
 	if p == nil {
 		p = &programPool{ready: make(chan struct{})}
-		a.pools[c.Program] = p
-		a.going.Go(func() { a.open(p, c.Job, c.Program, program) }) // ends with the transfer, which is bounded
+		a.pools[key] = p
+		a.going.Go(func() { a.open(p, key, c.Job, program, &l.Terms) }) // ends with the transfer, which is bounded
 	}
 	p.users++
 	a.mu.Unlock()
@@ -62,19 +63,19 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, terms *lease) (pool worker
 }
 
 // open has workers be hired for a program. If that fails the next chunk tries again.
-func (a *agent) open(p *programPool, job, hash string, program Program) {
+func (a *agent) open(p *programPool, key, job string, program Program, t *terms) {
 	defer close(p.ready)
-	if p.pool, p.release, p.err = a.hire(job, program); p.err != nil {
+	if p.pool, p.release, p.err = a.hire(job, program, t); p.err != nil {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if a.pools[hash] == p {
-			delete(a.pools, hash)
+		if a.pools[key] == p {
+			delete(a.pools, key)
 		}
 	}
 }
 
 // hirePool returns a pool for a program, which its user has put into the store; without a hash: for this program.
-func (a *agent) hirePool(l *natsLink, job string, program Program) (workers, func(), error) {
+func (a *agent) hirePool(l *natsLink, job string, program Program, t *terms) (workers, func(), error) {
 	cfg := a.cfg.Pool
 	cfg.Command = nil
 	if program.Hash == "" {
@@ -88,6 +89,7 @@ func (a *agent) hirePool(l *natsLink, job string, program Program) (workers, fun
 	if err != nil {
 		return nil, nil, err
 	}
+	cfg = t.apply(cfg)
 	cfg.Command = []string{path}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = restAfter

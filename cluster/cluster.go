@@ -40,9 +40,10 @@ type Config struct {
 	// what this Dial has to make; see [Setup].
 	Replicas int
 
-	// Pool configures the workers of the agent within this process, where there is one;
-	// KillGrace also is how long Close waits for a call to end before it gives up. Command
-	// is not used.
+	// Pool configures the workers. Of the agent within this process, where there is one, all of it counts but Command. To other
+	// agents travel Setup, Teardown, CallTimeout, KillGrace, CPUTime, Retry without If, MaxCrashes, Concurrency, MaxTasks, MaxAge, MaxRSS,
+	// IdleTimeout, MemoryLimit, OpenFiles and Nice; of limits that an agent has too, the stricter one holds.
+	// KillGrace also is how long Close waits for a call to end before it gives up.
 	Pool multiproc.PoolConfig
 
 	// Key signs this program, so that agents run it that trust the key. The zero value means that there
@@ -186,15 +187,15 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	var terms lease
+	var mine lease
 	options, storage := c.cfg.Options, jetstream.FileStorage
 	if c.cfg.URL == "" {
 		if c.server, err = embed(); err != nil {
 			return err
 		}
 		options, storage = append(options, c.server.option()), jetstream.MemoryStorage
-		terms.Program.Hash = selfProgram
-	} else if terms, err = leaseOf(exe, c.cfg.Key); err != nil {
+		mine.Program.Hash = selfProgram
+	} else if mine, err = leaseOf(exe, c.cfg.Key, &c.cfg.Pool); err != nil {
 		return err
 	}
 	l, err := connect(ctx, access{c.cfg.URL, c.cfg.Credentials, c.cfg.TLS, options}, "multiproc "+c.job, userInbox+c.cfg.User)
@@ -208,11 +209,11 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 			if err != nil {
 				return err
 			}
-			return upload(ctx, store, exe, terms.Program)
+			return upload(ctx, store, exe, mine.Program)
 		}
 	}
 	c.link = l
-	if err := c.start(ctx, terms); err != nil {
+	if err := c.start(ctx, mine); err != nil {
 		return err
 	}
 	if c.server != nil {
@@ -221,10 +222,10 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 	return err
 }
 
-// start begins to submit over the link, for a program whose lease that is.
-func (c *Cluster) start(ctx context.Context, terms lease) (err error) {
-	c.program = terms.Program.Hash
-	if c.lease, err = wire.Encode(nil, &terms); err != nil {
+// start begins to submit over the link, with that lease.
+func (c *Cluster) start(ctx context.Context, l lease) (err error) {
+	c.program = l.Program.Hash
+	if c.lease, err = wire.Encode(nil, &l); err != nil {
 		return err
 	}
 	if err := c.link.prepare(ctx); err != nil {

@@ -6,17 +6,22 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
-// lease is what a job says as long as it is alive: which program runs its calls.
+// lease is what a job says as long as it is alive: which program runs its calls, and how.
 type lease struct {
 	Program Program       // as the submitter says
 	Signed  SignedProgram // as somebody has signed it, or zero
+	Terms   terms
 }
 
 // leaseOf returns the lease of a job of an executable, which key signs, if there is one.
-func leaseOf(exe string, key PrivateKey) (l lease, err error) {
+func leaseOf(exe string, key PrivateKey, pool *multiproc.PoolConfig) (l lease, err error) {
+	if l.Terms, err = termsOf(pool); err != nil {
+		return l, fmt.Errorf("%s: %w", "Config.Pool", err)
+	}
 	if l.Program, err = ReadProgram(exe); err != nil {
 		return l, err
 	}
@@ -51,8 +56,10 @@ func (a *agent) admit(l *lease, function string) (Program, error) {
 	if err := p.CheckPlatform(runtime.GOOS, runtime.GOARCH); err != nil {
 		return p, err
 	}
-	if len(p.Functions) > 0 && !slices.Contains(p.Functions, function) {
-		return p, fmt.Errorf("who has signed the program does not allow the function %s, only %v", function, p.Functions)
+	for _, f := range append(l.Terms.functions(), function) {
+		if len(p.Functions) > 0 && !slices.Contains(p.Functions, f) {
+			return p, fmt.Errorf("who has signed the program does not allow the function %s, only %v", f, p.Functions)
+		}
 	}
 	return p, nil
 }

@@ -3,6 +3,10 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -47,8 +51,25 @@ func (c *Cluster) lookForAgents() {
 	if c.slots > 0 || c.open == 0 {
 		c.alone = time.Now()
 	} else if time.Since(c.alone) > c.cfg.AgentTimeout {
-		c.abandonAll(ErrNoAgents)
+		c.abandonAll(c.noAgents())
 	}
+}
+
+// noAgents returns the error of calls that no agent has come for. c.mu is held.
+func (c *Cluster) noAgents() error {
+	there := map[string]int{}
+	for _, p := range c.present {
+		there[p.Platform]++
+	}
+	others := "there is none at all; start one with multiproc agent"
+	if len(there) > 0 {
+		var list []string
+		for _, platform := range slices.Sorted(maps.Keys(there)) {
+			list = append(list, fmt.Sprintf("%d for %s", there[platform], platform))
+		}
+		others = "there are " + strings.Join(list, ", ") + "; build the program for that with GOOS and GOARCH, or start an agent on this platform"
+	}
+	return fmt.Errorf("%w: it is for %s, and of agents %s", ErrNoAgents, here, others)
 }
 
 // renew says that this job is alive.
@@ -128,18 +149,29 @@ func (c *Cluster) lookForChunks() {
 // agentSays notes what an agent says of itself; nil: it is gone.
 func (c *Cluster) agentSays(id string, data []byte) {
 	var p presence
-	there := data != nil && wire.Decode(data, &p) == nil && p.Platform == here && p.Slots > 0 && p.Slots <= maxSlots
+	there := data != nil && wire.Decode(data, &p) == nil && p.Slots > 0 && p.Slots <= maxSlots && len(p.Platform) <= maxPlatform
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.slots -= c.present[id].Slots
+	c.slots -= c.present[id].slots()
 	if there {
 		c.present[id] = p
-		c.slots += p.Slots
+		c.slots += p.slots()
 	} else {
 		delete(c.present, id)
 	}
 	c.poke()
 }
 
-// maxSlots is more than an agent has.
-const maxSlots = 1 << 16
+// slots returns how many calls of this program an agent runs at once.
+func (p presence) slots() int {
+	if p.Platform != here {
+		return 0
+	}
+	return p.Slots
+}
+
+// maxSlots is more than an agent has, and maxPlatform more than the name of a platform.
+const (
+	maxSlots    = 1 << 16
+	maxPlatform = 64
+)

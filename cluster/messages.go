@@ -197,3 +197,5 @@ type presence struct {
 	Done     uint64
 	Version  int
 }
+
+func encodePresence(p *presence) ([]byte, error) { return wire.Encode(nil, p) }

@@ -129,7 +129,7 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("%s: %d results, %v", user, len(out), err)
 		}
 		large := bytes.Repeat([]byte("large"), 1<<20) // by the object store
-		if back, err := sameBytes.Call(proctest.Within(t), c, large); err != nil || !bytes.Equal(back, large) {
+		if back, err := proctest.Echo.Call(proctest.Within(t), c, large); err != nil || !bytes.Equal(back, large) {
 			t.Errorf("%s: %d bytes came back, %v", user, len(back), err)
 		}
 	}
@@ -180,9 +180,6 @@ func TestPermissions(t *testing.T) {
 		g.denies(t, user, tries, []string{"_INBOX.user-alice.>", "mp.task.>", "mp.result.>", "$KV.>", "_INBOX.>", ">"})
 	}
 }
-
-// sameBytes returns what it gets.
-var sameBytes = multiproc.Register("cluster.sameBytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
 
 // denies tries to publish and to listen as a user, all of which the server is to refuse.
 func (g guarded) denies(t *testing.T, user string, publish, subscribe []string) {

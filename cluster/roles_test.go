@@ -22,6 +22,13 @@ const roleEnv = "MULTIPROC_CLUSTER_TEST_ROLE"
 // play does what a role says and returns the exit code.
 func play(role string) int {
 	what, dir, _ := strings.Cut(role, " ")
+	if what == "submit" {
+		if err := submitElsewhere(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c, err := newCache(dir, crowdLimit)

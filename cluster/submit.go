@@ -391,7 +391,7 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 		for k := 0; k < len(list); {
 			a := list[k]
 			if a.kind != isResult {
-				give(ch.e.b, ch.i+a.i, o.Agent, a)
+				c.give(ch.e.b, ch.i+a.i, o.Agent, a)
 				k++
 				continue
 			}
@@ -409,10 +409,14 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 }
 
 // give answers a call with what is no result.
-func give(b *multiproc.Batch, i int, agent string, a answer) {
+func (c *Cluster) give(b *multiproc.Batch, i int, agent string, a answer) {
 	var err error
 	switch a.kind {
 	case isFailure:
+		if f, err := wire.DecodeFailure(a.body); err == nil && f.Cause == wire.CauseUnknownFunc {
+			b.Fail(i, a.pid, fmt.Errorf("agent %s: in the workers of program %.12s, which is this one, the %w", agent, c.program, multiproc.ErrUnknownFunc))
+			return
+		}
 		b.ReturnFailure(i, a.pid, a.body)
 		return
 	case isCrash:
