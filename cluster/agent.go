@@ -86,6 +86,7 @@ type agent struct {
 	end     context.CancelFunc
 
 	mu     sync.Mutex
+	having int             // chunks that it was handed, and is not done with
 	vacant int             // slots
 	line   []chan struct{} // chunks that wait for one, in the order in which they came; closed when it is their turn
 	held   map[place]*held
@@ -409,7 +410,7 @@ func (a *agent) pull() {
 	defer close(a.pulled)
 	for a.pulling.Err() == nil {
 		a.mu.Lock()
-		want := min(2*a.slots-len(a.held), maxPull)
+		want := min(2*a.slots-a.having, maxPull)
 		a.mu.Unlock()
 		if want <= 0 {
 			select {
@@ -435,6 +436,7 @@ const maxDeliveries = 4
 func (a *agent) queueUp() (turn chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.having++
 	turn = make(chan struct{})
 	a.line = append(a.line, turn)
 	a.letIn()
@@ -445,6 +447,11 @@ func (a *agent) queueUp() (turn chan struct{}) {
 func (a *agent) leave(turn chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.having--
+	select {
+	case a.free <- struct{}{}:
+	default:
+	}
 	if at := slices.Index(a.line, turn); at >= 0 {
 		a.line = slices.Delete(a.line, at, at+1)
 		return
@@ -497,10 +504,6 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		delete(a.held, at)
 		a.done++
 		a.mu.Unlock()
-		select {
-		case a.free <- struct{}{}:
-		default:
-		}
 	}()
 	if ctx.Err() != nil {
 		a.giveUp(ctx, &c, m)
