@@ -18,8 +18,8 @@ type submitterLink interface {
 	// has it, or with why it has not.
 	submit(job string, id uint64, data []byte, stored func(error)) error
 
-	// pending returns the chunks of a job that the engine has: those that wait, and those that agents hold. The error
-	// is errNotPrepared where it has lost what prepare makes.
+	// pending returns the chunks of a job that the engine has: those that wait, and those that agents hold. When it returns
+	// without an error, all outcomes of the others have been taken. The error is errNotPrepared where it has lost what prepare makes.
 	pending(ctx context.Context, job string) (map[uint64]bool, error)
 
 	// outcomes has take get each outcome of a job from the first on, in order, and returns when it listens; end is

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,28 +22,38 @@ const purgeEvery = 1000
 
 // listener takes the results of a job.
 type listener struct {
-	l        *natsLink
-	job      string
-	results  jetstream.Stream
+	l       *natsLink
+	job     string
+	results jetstream.Stream
+	taken   int // since the last purge
+
+	mu       sync.Mutex
 	consumer jetstream.Consumer // or nil
 	next     uint64             // the number of the message after the last that was taken
-	taken    int                // since the last purge
+	got      uint64             // how many the consumer has delivered, as far as they were taken
+	stuck    uint64             // how many it said it had delivered when last there were more, or 0
 }
 
 func (l *natsLink) outcomes(ctx context.Context, job string, take func(data []byte), end func()) error {
 	li := &listener{l: l, job: job, next: 1}
-	if err := li.open(ctx); err != nil {
+	consumer, err := li.open(ctx)
+	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	l.listener = li
+	l.mu.Unlock()
 	l.going.Go(func() { // ends with ctx, or the link
 		defer end()
 		for ctx.Err() == nil && l.ctx.Err() == nil {
-			if li.consumer == nil && li.open(ctx) != nil {
-				sleep(ctx, pause)
-				continue
+			if consumer == nil {
+				if consumer, err = li.open(ctx); err != nil {
+					sleep(ctx, pause)
+					continue
+				}
 			}
-			if li.fetch(ctx, take) != nil {
-				li.consumer = nil // it may be gone; another goes on behind what has been taken
+			if li.fetch(ctx, consumer, take) != nil {
+				consumer = nil // it may be gone; another goes on behind what has been taken
 			}
 		}
 	})
@@ -50,45 +61,109 @@ func (l *natsLink) outcomes(ctx context.Context, job string, take func(data []by
 }
 
 // open makes a consumer.
-func (li *listener) open(ctx context.Context) (err error) {
+func (li *listener) open(ctx context.Context) (consumer jetstream.Consumer, err error) {
 	ctx, cancel := li.l.guard(ctx)
 	defer cancel()
 	if li.results, err = li.l.js.Stream(ctx, resultsStream+userOf(li.job)); err != nil {
-		return blame(ctx, err)
+		return nil, blame(ctx, err)
 	}
+	li.mu.Lock()
 	if li.next > li.results.CachedInfo().State.LastSeq+1 { // it is another stream, as the first one was lost
 		li.next = 1
 	}
-	li.consumer, err = li.results.CreateConsumer(ctx, jetstream.ConsumerConfig{
+	next := li.next
+	li.mu.Unlock()
+	consumer, err = li.results.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		FilterSubject: resultSubject + li.job, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq: li.next, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
+		OptStartSeq: next, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
 	})
-	return blame(ctx, err)
+	li.mu.Lock()
+	defer li.mu.Unlock()
+	li.consumer, li.got, li.stuck = consumer, 0, 0
+	return consumer, blame(ctx, err)
 }
 
+// errGap is the error where what a consumer has delivered did not all come.
+var errGap = errors.New("results got lost on the way")
+
 // fetch takes what comes for a while.
-func (li *listener) fetch(ctx context.Context, take func(data []byte)) error {
-	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+func (li *listener) fetch(ctx context.Context, consumer jetstream.Consumer, take func(data []byte)) error {
+	pull, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
-	batch, err := li.consumer.Fetch(fetchMost, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
+	batch, err := consumer.Fetch(fetchMost, jetstream.FetchContext(pull), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
 	if err != nil {
-		sleep(ctx, pause)
+		sleep(pull, pause)
 		return err
 	}
+	n := 0
 	for m := range batch.Messages() {
-		if meta, err := m.Metadata(); err == nil {
-			li.next = meta.Sequence.Stream + 1
+		meta, err := m.Metadata()
+		if err != nil {
+			continue
+		}
+		if meta.Sequence.Consumer != li.got+1 { // only this goroutine changes it
+			return errGap
 		}
 		take(m.Data())
-		if li.taken++; li.taken >= purgeEvery {
-			li.taken = 0
-			li.results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+li.job), jetstream.WithPurgeSequence(li.next))
-		}
+		n++
+		li.mu.Lock()
+		li.next, li.got, li.stuck = meta.Sequence.Stream+1, meta.Sequence.Consumer, 0
+		li.mu.Unlock()
+	}
+	li.taken += n
+	if li.taken >= purgeEvery || li.taken > 0 && n < fetchMost { // that no more come may be for want of room
+		li.purge(ctx)
+	}
+	li.mu.Lock()
+	gap := li.consumer != consumer
+	li.mu.Unlock()
+	if gap {
+		return errGap
 	}
 	if err := batch.Error(); !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return nil
+}
+
+// errBehind is the error while there are results on the way.
+var errBehind = errors.New("not all results have been taken")
+
+// behind returns an error unless all results have been taken that the servers had when it was called. If it finds
+// again that what was delivered has not come, another consumer is to deliver it.
+func (li *listener) behind(ctx context.Context) error {
+	li.mu.Lock()
+	consumer := li.consumer
+	li.mu.Unlock()
+	if consumer == nil {
+		return errBehind
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return err
+	}
+	li.mu.Lock()
+	defer li.mu.Unlock()
+	sent := info.Delivered.Consumer
+	switch {
+	case li.consumer != consumer || info.NumPending > 0:
+		return errBehind
+	case sent <= li.got:
+		return nil
+	case sent == li.stuck:
+		li.consumer = nil
+	}
+	li.stuck = sent
+	return errBehind
+}
+
+// purge removes what has been taken.
+func (li *listener) purge(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	if li.results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+li.job), jetstream.WithPurgeSequence(li.next)) == nil {
+		li.taken = 0
+	}
 }
 
 // sleep waits, but not for longer than ctx lasts.

@@ -30,6 +30,7 @@ type natsLink struct {
 
 	// Of submitters.
 	sent     jetstream.Stream
+	listener *listener // guarded by mu
 	replicas int
 	storage  jetstream.StorageType
 	user     string
@@ -116,28 +117,21 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 	if err != nil {
 		return nil, err
 	}
-	o := nats.GetDefaultOptions()
-	o.Url = a.url
-	if a.url == "" {
-		o.Url = nats.DefaultURL
-	}
-	for _, option := range options {
-		if err := option(&o); err != nil {
-			return nil, err
-		}
-	}
 	l := &natsLink{acks: make(chan pendingAck, 1<<12), stores: map[string]jetstream.ObjectStore{}}
 	l.ctx, l.end = context.WithCancelCause(context.Background())
-	theirs := o.AsyncErrorCB
-	o.AsyncErrorCB = func(nc *nats.Conn, s *nats.Subscription, err error) {
-		if errors.Is(err, nats.ErrPermissionViolation) {
-			l.end(&PermissionError{err.Error()})
+	options = append(options, func(o *nats.Options) error {
+		theirs := o.AsyncErrorCB
+		o.AsyncErrorCB = func(nc *nats.Conn, s *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				l.end(&PermissionError{err.Error()})
+			}
+			if theirs != nil {
+				theirs(nc, s, err)
+			}
 		}
-		if theirs != nil {
-			theirs(nc, s, err)
-		}
-	}
-	if l.nc, err = o.Connect(); err != nil {
+		return nil
+	})
+	if l.nc, err = nats.Connect(a.url, options...); err != nil {
 		return nil, fmt.Errorf("connect to %q: %w", a.url, err)
 	}
 	if l.js, err = jetstream.New(l.nc, jetstream.WithPublishAsyncMaxPending(4*maxUnstored), jetstream.WithPublishAsyncTimeout(publishTimeout)); err != nil {
@@ -184,7 +178,7 @@ func (l *natsLink) prepare(ctx context.Context) error {
 	l.mu.Lock()
 	clear(l.stores)
 	l.mu.Unlock()
-	err := plant(ctx, l.js, l.replicas, l.storage, here, l.user)
+	err := l.plant(ctx)
 	if err == nil && l.leases == nil { // both stand for what has that name
 		l.leases, err = l.js.KeyValue(ctx, leasesBucket)
 	}
@@ -195,6 +189,27 @@ func (l *natsLink) prepare(ctx context.Context) error {
 		err = l.ship(ctx, l)
 	}
 	return blame(ctx, err)
+}
+
+// plantTime is how long servers may take to make what there is not.
+const plantTime = 5 * time.Second
+
+// plant makes what there is not. Servers that have no leader do not answer, or say that they are not available: they are given
+// until ctx ends, if it has a deadline.
+func (l *natsLink) plant(ctx context.Context) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, plantTime)
+		err := plant(try, l.js, l.replicas, l.storage, here, l.user)
+		late := try.Err() != nil
+		cancel()
+		if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code == 503 {
+			late = true
+			sleep(ctx, pause)
+		}
+		if _, bounded := ctx.Deadline(); !late || !bounded || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // pendingAck is a message whose acknowledgement is to come.
@@ -258,6 +273,12 @@ func (l *natsLink) pending(ctx context.Context, job string) (map[uint64]bool, er
 	} else if err != nil {
 		return nil, blame(ctx, err)
 	}
+	l.mu.Lock()
+	listener := l.listener
+	l.mu.Unlock()
+	if err := listener.behind(ctx); err != nil {
+		return nil, blame(ctx, err)
+	}
 	live := map[uint64]bool{}
 	for subject := range info.State.Subjects {
 		if _, id, ok := taskOf(subject); ok {
@@ -288,7 +309,15 @@ func (l *natsLink) finish(ctx context.Context, job string) error {
 	if err == nil {
 		err = results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+job))
 	}
-	return blame(ctx, errors.Join(errLease, err))
+	return blame(ctx, errors.Join(unlessLost(errLease), unlessLost(err)))
+}
+
+// unlessLost returns err, unless it is that of something which the servers do not have, as they have lost it.
+func unlessLost(err error) error {
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	return err
 }
 
 func (l *natsLink) tell(job string, data []byte) { l.nc.Publish(controlSubject+job, data) }
