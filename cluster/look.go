@@ -13,8 +13,8 @@ import (
 )
 
 // lookEvery is how often it is looked whether chunks are lost, and lookAfter how long after
-// they have been heard of last.
-const (
+// they have been heard of last. Variables, as those in names.go.
+var (
 	lookEvery = time.Second
 	lookAfter = 3 * time.Second
 )

@@ -26,16 +26,16 @@ const (
 	controlSubject = "mp.control." // + job
 )
 
-// How long things may be silent.
-const (
-	beatEvery  = 3 * time.Second // an agent, and a job
-	agentTTL   = 10 * time.Second
-	leaseTTL   = 15 * time.Second
-	messageAge = 24 * time.Hour
+// How long things may be silent. Variables, so that tests need not wait for as long.
+var (
+	ackWait   = 20 * time.Second // an agent that holds a chunk
+	beatEvery = 3 * time.Second  // an agent, and a job
+	agentTTL  = 10 * time.Second
+	leaseTTL  = 15 * time.Second
 )
 
-// ackWait is how long an agent that holds a chunk may be silent. Variable for tests.
-var ackWait = 20 * time.Second
+// messageAge is how long messages are kept at most.
+const messageAge = 24 * time.Hour
 
 // Sizes in bytes.
 const (

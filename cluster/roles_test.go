@@ -29,6 +29,9 @@ func play(role string) int {
 		}
 		return 0
 	}
+	if what == part {
+		return playPart(dir)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c, err := newCache(dir, crowdLimit)
