@@ -288,6 +288,9 @@ func (l *natsLink) finish(ctx context.Context, job string) error {
 	if err == nil {
 		err = results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+job))
 	}
+	if errors.Is(errLease, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return errNotPrepared
+	}
 	return blame(ctx, errors.Join(errLease, err))
 }
 
