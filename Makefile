@@ -1,6 +1,6 @@
 # What is checked, and how, stands in .ci/run; here are short names for it.
 .POSIX:
-.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak ci
+.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak sim ci
 
 # How long each fuzz target runs, and each benchmark.
 FUZZTIME = 10s
@@ -48,6 +48,9 @@ flaky: ## run the whole suite FLAKYCOUNT times under the race detector
 
 soak: ## use a pool in every way while its workers are killed, for SOAKTIME
 	SOAK=$(SOAKTIME) go test -count=1 -run='^TestSoak$$' -v -timeout=60m .
+
+sim: ## simulate a cluster of 1,000 agents and a million calls in every trouble, and print a table
+	SIM=full go test -count=1 -run='^TestSimulation$$' -timeout=4h ./cluster -v
 
 ci: ## all that must pass before a change lands
 	.ci/run

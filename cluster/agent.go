@@ -93,6 +93,7 @@ type agent struct {
 	free   chan struct{} // has an element when pull may ask for more
 	jobs   map[string]*job
 	done   uint64                  // chunks
+	pace   time.Duration           // how long a chunk takes, moving average; 0: not known
 	pools  map[string]*programPool // by the hash of the executable and the terms
 }
 
@@ -120,9 +121,9 @@ type place struct {
 
 // job is what the agent knows of a submitter that is alive.
 type job struct {
-	said     []byte          // the lease, encoded
-	lease    *lease          // that others read while they do not hold a.mu
-	unwanted map[uint64]bool // chunks that may still come, or nil
+	said     []byte    // the lease, encoded
+	lease    *lease    // that others read while they do not hold a.mu
+	unwanted []stretch // chunks that may still come, in order
 }
 
 // held is a chunk that the agent has.
@@ -375,8 +376,8 @@ func (a *agent) jobOf(name string) *job {
 	return j
 }
 
-// maxUnwanted is how many chunks of a job an agent remembers that are not wanted and that it does
-// not have. The submitter says it again and again.
+// maxUnwanted is how many stretches of chunks of a job that are not wanted an agent remembers. The submitter says it again and
+// again.
 const maxUnwanted = 1 << 16
 
 // onControl does what a submitter says.
@@ -387,17 +388,17 @@ func (a *agent) onControl(name string, data []byte) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drop(name, func(id uint64) bool { return slices.Contains(c.Cancel, id) })
-	j := a.jobs[name]
-	if j == nil {
-		return
+	var list []stretch
+	for pair := range slices.Chunk(c.Cancel, 2) {
+		if len(pair) == 2 && pair[0] <= pair[1] {
+			list = append(list, stretch{pair[0], pair[1]})
+		}
 	}
-	if j.unwanted == nil || len(j.unwanted) > maxUnwanted {
-		j.unwanted = map[uint64]bool{}
-	}
-	for _, id := range c.Cancel {
-		if a.held[place{name, id}] == nil {
-			j.unwanted[id] = true
+	list = join(nil, list)
+	a.drop(name, func(id uint64) bool { return within(list, id) })
+	if j := a.jobs[name]; j != nil {
+		if j.unwanted = join(j.unwanted, list); len(j.unwanted) > maxUnwanted {
+			j.unwanted = list
 		}
 	}
 }
@@ -410,7 +411,7 @@ func (a *agent) pull() {
 	defer close(a.pulled)
 	for a.pulling.Err() == nil {
 		a.mu.Lock()
-		want := min(2*a.slots-a.having, maxPull)
+		want := min(a.slots+a.prefetch()-a.having, maxPull)
 		a.mu.Unlock()
 		if want <= 0 {
 			select {
@@ -427,6 +428,18 @@ func (a *agent) pull() {
 			sleep(a.pulling, pause)
 		}
 	}
+}
+
+// prefetchTime is how long chunks wait at an agent for a slot, about, so that a slot has not to wait for the next.
+const prefetchTime = 100 * time.Millisecond
+
+// prefetch returns how many chunks are asked for beyond those that have slots: none where they take long, as other agents
+// may have slots for them sooner. a.mu is held.
+func (a *agent) prefetch() int {
+	if a.pace == 0 {
+		return 0
+	}
+	return int(min(int64(a.slots), int64(a.slots)*int64(prefetchTime)/int64(a.pace)))
 }
 
 // maxDeliveries is how often a chunk is handed out before it is taken to be what ends agents.
@@ -493,8 +506,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 	var terms *lease
 	if known := a.jobs[c.Job]; known != nil {
 		terms = known.lease
-		if known.unwanted[c.ID] {
-			delete(known.unwanted, c.ID)
+		if within(known.unwanted, c.ID) {
 			cancel(errWithdrawn)
 		}
 	}

@@ -69,19 +69,26 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 		a.failAll(ctx, c, m, err)
 		return
 	}
-	tick := time.NewTicker(flushEvery)
-	defer tick.Stop()
+	var tick <-chan time.Time
+	if c.N > 1 {
+		ticker := time.NewTicker(flushEvery)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
 	for last := false; !last; {
 		select {
 		case <-over: // bounded: calls whose context has ended are killed
 			last = true
 		case <-full:
-		case <-tick.C:
+		case <-tick:
 		}
 		mu.Lock()
 		answers := buf
 		buf = nil
 		mu.Unlock()
+		if last {
+			a.note(time.Since(began))
+		}
 		switch {
 		case last && ctx.Err() != nil:
 			a.giveUp(ctx, c, m)
@@ -96,6 +103,16 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, last)
 		}
 	}
+}
+
+// note notes how long a chunk has taken.
+func (a *agent) note(ran time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.pace == 0 {
+		a.pace = max(1, ran)
+	}
+	a.pace = max(1, a.pace+(ran-a.pace)/4)
 }
 
 // encodeAnswer returns what is told of a call.

@@ -106,11 +106,13 @@ type Cluster struct {
 	open     int                 // calls submitted and not answered
 	last     time.Time           // when one was answered last
 	closing  bool
-	empty    chan struct{} // closed when open is 0, once closing
-	closed   chan struct{} // closed when release has ended
-	closeErr error         // read after that
-	more     chan struct{} // has an element when send has something to look at
-	unstored int           // chunks sent that the server has not acknowledged
+	empty    chan struct{}   // closed when open is 0, once closing
+	closed   chan struct{}   // closed when release has ended
+	closeErr error           // read after that
+	more     chan struct{}   // has an element when send has something to look at
+	unstored int             // chunks sent that the server has not acknowledged
+	strays   map[uint64]bool // chunks that the server had when it was asked last, and that were not waited for
+	lapsed   time.Time       // when what was sent before may have been lost without any call being to blame
 }
 
 var _ multiproc.Executor = (*Cluster)(nil)
@@ -135,7 +137,8 @@ type sent struct {
 	answered []bool
 	left     int
 	stored   bool      // the server has it
-	at       time.Time // when it was sent, or last heard of
+	since    time.Time // when it was sent
+	at       time.Time // likewise, or when it was heard of last
 	missing  bool      // the server has it no more, and no answer has come so far
 	blob     string    // the object with the arguments, or empty
 	unwanted error     // why it is not wanted any more, or nil
@@ -405,7 +408,9 @@ func (c *Cluster) release() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	if c.link != nil {
-		err = c.link.finish(ctx, c.job)
+		if err = c.link.finish(ctx, c.job); errors.Is(err, errNotPrepared) { // what was to be removed is lost
+			err = nil
+		}
 	}
 	c.end()
 	if c.agent != nil {

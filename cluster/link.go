@@ -29,7 +29,8 @@ type submitterLink interface {
 	// renew keeps a job alive: without that its lease ends after leaseTTL.
 	renew(ctx context.Context, job string, data []byte) error
 
-	// finish ends the lease of a job, and removes what is left of it.
+	// finish ends the lease of a job, and removes what is left of it. The error is errNotPrepared where the engine has
+	// lost that.
 	finish(ctx context.Context, job string) error
 
 	// tell sends a control message to all agents that are there.

@@ -309,15 +309,10 @@ func (l *natsLink) finish(ctx context.Context, job string) error {
 	if err == nil {
 		err = results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+job))
 	}
-	return blame(ctx, errors.Join(unlessLost(errLease), unlessLost(err)))
-}
-
-// unlessLost returns err, unless it is that of something which the servers do not have, as they have lost it.
-func unlessLost(err error) error {
-	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
+	if errors.Is(errLease, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return errNotPrepared
 	}
-	return err
+	return blame(ctx, errors.Join(errLease, err))
 }
 
 func (l *natsLink) tell(job string, data []byte) { l.nc.Publish(controlSubject+job, data) }

@@ -37,6 +37,9 @@ func (c *Cluster) look() {
 			return
 		}
 		if time.Since(renewed) >= beatEvery && c.renew() {
+			if time.Since(renewed) > leaseTTL { // agents took this job to be over
+				c.lapse()
+			}
 			renewed = time.Now()
 		}
 		c.lookForAgents()
@@ -83,20 +86,22 @@ func (c *Cluster) renew() bool {
 	return err == nil
 }
 
-// restore makes what the engine has lost: streams, buckets, the program, and the chunks.
+// lapse notes that the engine or the agents may have dropped chunks.
+func (c *Cluster) lapse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lapsed = time.Now()
+}
+
+// restore makes what the engine has lost: streams, buckets, and the program. Which chunks it has lost is found by
+// lookForChunks.
 func (c *Cluster) restore() {
 	ctx, cancel := context.WithTimeout(c.ctx, restoreTimeout)
 	defer cancel()
 	if c.link.prepare(ctx) != nil || c.link.renew(ctx, c.job, c.lease) != nil {
 		return // the next look tries again
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, ch := range c.chunks {
-		if ch.stored {
-			c.resend(id, 0)
-		}
-	}
+	c.lapse()
 }
 
 // restoreTimeout is how long it may take to make all that again, the program included.
@@ -130,6 +135,8 @@ func (c *Cluster) lookForChunks() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.withdraw(c.orphansAmong(there))
+	var back []span
 	for _, id := range suspects {
 		ch := c.chunks[id]
 		switch {
@@ -138,12 +145,31 @@ func (c *Cluster) lookForChunks() {
 			ch.at = time.Now()
 		case !ch.missing:
 			ch.missing = true // the answers were there before it went, and may be on their way
+		case !ch.since.After(c.lapsed):
+			back = append(back, c.takeBack(id, 0)...)
 		case ch.attempt+1 >= maxAttempts && ch.n == 1:
 			c.failed(id, ErrPoison)
 		default:
-			c.resend(id, 1)
+			back = append(back, c.takeBack(id, 1)...)
 		}
 	}
+	c.requeue(back)
+}
+
+// orphansAmong returns the chunks of those that the engine has which are not waited for, as they were taken to be lost and
+// their calls were sent anew. c.mu is held.
+func (c *Cluster) orphansAmong(there map[uint64]bool) (orphans []uint64) {
+	before := c.strays
+	c.strays = map[uint64]bool{} // of these some have been answered, and are about to go
+	for id := range there {
+		if c.chunks[id] == nil {
+			c.strays[id] = true
+			if before[id] {
+				orphans = append(orphans, id)
+			}
+		}
+	}
+	return orphans
 }
 
 // agentSays notes what an agent says of itself; nil: it is gone.

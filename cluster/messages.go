@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -184,7 +185,48 @@ func inOrder(answers []answer) {
 
 // control is what a submitter tells agents at once.
 type control struct {
-	Cancel []uint64 // chunks that are not wanted any more
+	Cancel []uint64 // chunks that are not wanted any more: the first and the last of each stretch of them
+}
+
+// stretch is chunks with numbers one after the other.
+type stretch struct{ first, last uint64 }
+
+// stretches returns the fewest that have all of some chunks, and none of others. It sorts both.
+func stretches(chunks, others []uint64) (list []stretch) {
+	slices.Sort(chunks)
+	slices.Sort(others)
+	for _, id := range chunks {
+		between := false
+		for len(others) > 0 && others[0] < id {
+			others, between = others[1:], true
+		}
+		if n := len(list); n > 0 && !between {
+			list[n-1].last = id
+		} else {
+			list = append(list, stretch{id, id})
+		}
+	}
+	return list
+}
+
+// join returns the stretches of both, in order.
+func join(a, b []stretch) (list []stretch) {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, func(x, y stretch) int { return cmp.Compare(x.first, y.first) })
+	for _, s := range all {
+		if n := len(list); n > 0 && s.first <= list[n-1].last+1 {
+			list[n-1].last = max(list[n-1].last, s.last)
+		} else {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// within reports whether a chunk is in stretches, which are in order.
+func within(list []stretch, id uint64) bool {
+	at, found := slices.BinarySearchFunc(list, id, func(s stretch, id uint64) int { return cmp.Compare(s.first, id) })
+	return found || at > 0 && id <= list[at-1].last
 }
 
 // presence is what an agent says of itself.

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"bytes"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -64,3 +66,37 @@ func FuzzMessages(f *testing.F) {
 }
 
 func must(list []answer, _ error) []answer { return list }
+
+// TestStretches has random chunks be withdrawn among others: all of them are in the stretches, and none of the
+// others.
+func TestStretches(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var chunks, others []uint64
+		for id := range uint64(40) {
+			switch rng.IntN(3) {
+			case 0:
+				chunks = append(chunks, id)
+			case 1:
+				others = append(others, id)
+			}
+		}
+		list := join(nil, stretches(slices.Clone(chunks), slices.Clone(others)))
+		for _, id := range chunks {
+			if !within(list, id) {
+				t.Fatalf("%v without %v is %v, which has no %d", chunks, others, list, id)
+			}
+		}
+		for _, id := range others {
+			if within(list, id) {
+				t.Fatalf("%v without %v is %v, which has %d", chunks, others, list, id)
+			}
+		}
+	}
+	if list := stretches([]uint64{3, 1, 7}, []uint64{9, 8, 0}); len(list) != 1 {
+		t.Errorf("%v, want one", list)
+	}
+	if list := join([]stretch{{1, 3}, {9, 9}}, []stretch{{4, 5}, {7, 8}}); !slices.Equal(list, []stretch{{1, 5}, {7, 9}}) {
+		t.Errorf("%v", list)
+	}
+}

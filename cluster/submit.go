@@ -53,7 +53,7 @@ func (c *Cluster) sendNext() {
 	c.take(n)
 	c.nextID++
 	id := c.nextID
-	ch := &sent{span: span{s.e, s.i, n, s.attempt}, answered: make([]bool, n), left: n, at: time.Now()}
+	ch := &sent{span: span{s.e, s.i, n, s.attempt}, answered: make([]bool, n), left: n, at: time.Now(), since: time.Now()}
 	c.chunks[id] = ch
 	c.mu.Unlock()
 	args, took, err := encode(s.e.b, s.i, n)
@@ -213,16 +213,32 @@ func (c *Cluster) again(id uint64) {
 
 // resend puts what is left of a chunk back into the queue. c.mu is held.
 func (c *Cluster) resend(id uint64, attempts int) {
+	c.requeue(c.takeBack(id, attempts))
+}
+
+// requeue puts calls at the front of the queue. c.mu is held.
+func (c *Cluster) requeue(back []span) {
+	if len(back) == 0 {
+		return
+	}
+	for _, s := range back {
+		c.queued += s.n
+	}
+	c.queue = slices.Insert(c.queue, 0, back...)
+	c.poke()
+}
+
+// takeBack returns what is left of a chunk, which is none any more. c.mu is held.
+func (c *Cluster) takeBack(id uint64, attempts int) (back []span) {
 	ch := c.chunks[id]
 	if ch == nil {
-		return
+		return nil
 	}
 	if ch.unwanted != nil {
 		c.failed(id, ch.unwanted)
-		return
+		return nil
 	}
 	delete(c.chunks, id)
-	var back []span
 	for i := 0; i < ch.n; i++ {
 		if ch.answered[i] {
 			continue
@@ -234,8 +250,7 @@ func (c *Cluster) resend(id uint64, attempts int) {
 		back = append(back, span{ch.e, ch.i + i, n, ch.attempt + attempts})
 		i += n - 1
 	}
-	c.queue, c.queued = slices.Insert(c.queue, 0, back...), c.queued+ch.left
-	c.poke()
+	return back
 }
 
 // settled counts calls as answered. c.mu is held.
@@ -306,13 +321,28 @@ func (c *Cluster) drop(err error, which func(*entry) bool) {
 	}
 }
 
+// maxStretches is how many stretches a control message has, which has to be smaller than NATS allows (1 MiB).
+const maxStretches = 1 << 15
+
 // withdraw tells agents which chunks are not wanted any more. c.mu is held.
 func (c *Cluster) withdraw(ids []uint64) {
 	if len(ids) == 0 || c.link == nil {
 		return
 	}
-	if data, err := wire.Encode(nil, &control{ids}); err == nil {
-		c.link.tell(c.job, data) // look says it again
+	var wanted []uint64
+	for id, ch := range c.chunks {
+		if ch.unwanted == nil && len(ids) > 1 {
+			wanted = append(wanted, id)
+		}
+	}
+	for some := range slices.Chunk(stretches(ids, wanted), maxStretches) {
+		var m control
+		for _, s := range some {
+			m.Cancel = append(m.Cancel, s.first, s.last)
+		}
+		if data, err := wire.Encode(nil, &m); err == nil {
+			c.link.tell(c.job, data) // look says it again
+		}
 	}
 }
 
