@@ -1,6 +1,6 @@
 # What is checked, and how, stands in .ci/run; here are short names for it.
 .POSIX:
-.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak ci
+.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak matrix ci
 
 # How long each fuzz target runs, and each benchmark.
 FUZZTIME = 10s
@@ -12,6 +12,9 @@ FLAKYCOUNT = 20
 
 # How long soak lasts.
 SOAKTIME = 5m
+
+# How often matrix makes each fault.
+MATRIX = 10
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -48,6 +51,9 @@ flaky: ## run the whole suite FLAKYCOUNT times under the race detector
 
 soak: ## use a pool in every way while its workers are killed, for SOAKTIME
 	SOAK=$(SOAKTIME) go test -count=1 -run='^TestSoak$$' -v -timeout=60m .
+
+matrix: ## make each fault that a cluster has to survive MATRIX times, and print a table of what became of the calls
+	cd cluster && MATRIX=$(MATRIX) go test -count=1 -run='^TestMatrix$$' -timeout=120m
 
 ci: ## all that must pass before a change lands
 	.ci/run
