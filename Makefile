@@ -1,6 +1,6 @@
 # What is checked, and how, stands in .ci/run; here are short names for it.
 .POSIX:
-.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak sim ci
+.PHONY: help build test race lint fmt cross fuzz bench performance flaky soak sim matrix ci
 
 # How long each fuzz target runs, and each benchmark.
 FUZZTIME = 10s
@@ -12,6 +12,9 @@ FLAKYCOUNT = 20
 
 # How long soak lasts.
 SOAKTIME = 5m
+
+# How often matrix makes each fault.
+MATRIX = 10
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -51,6 +54,9 @@ soak: ## use a pool in every way while its workers are killed, for SOAKTIME
 
 sim: ## simulate a cluster of 1,000 agents and a million calls in every trouble, and print a table
 	SIM=full go test -count=1 -run='^TestSimulation$$' -timeout=4h ./cluster -v
+
+matrix: ## make each fault that a cluster has to survive MATRIX times, and print a table of what became of the calls
+	cd cluster && MATRIX=$(MATRIX) go test -count=1 -run='^TestMatrix$$' -timeout=120m
 
 ci: ## all that must pass before a change lands
 	.ci/run

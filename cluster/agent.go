@@ -403,7 +403,8 @@ func (a *agent) onControl(name string, data []byte) {
 	}
 }
 
-// maxPull is how many chunks are asked for at a time.
+// maxPull is how many chunks are asked for at a time: they have 48 MiB at most, and a server closes connections that do not
+// take 64 MiB.
 const maxPull = 128
 
 // pull takes chunks, no more than the agent can run soon.

@@ -206,7 +206,9 @@ func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
-	batch, err := l.tasks.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
+	// Without a limit of bytes, which maxPull is: where there is one, and several servers keep the messages, the word that all have been
+	// sent overtakes them, and the client listens no more when they come.
+	batch, err := l.tasks.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(fetchWait/4))
 	if err != nil {
 		return err
 	}

@@ -134,6 +134,10 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 	if l.nc, err = nats.Connect(a.url, options...); err != nil {
 		return nil, fmt.Errorf("connect to %q: %w", a.url, err)
 	}
+	if most := l.nc.MaxPayload(); most < maxMessage {
+		l.nc.Close()
+		return nil, fmt.Errorf("the servers at %q take messages of %d bytes at most; set their max_payload to %d or more", a.url, most, maxMessage)
+	}
 	if l.js, err = jetstream.New(l.nc, jetstream.WithPublishAsyncMaxPending(4*maxUnstored), jetstream.WithPublishAsyncTimeout(publishTimeout)); err != nil {
 		l.nc.Close()
 		return nil, err

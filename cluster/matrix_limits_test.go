@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"strings"
+	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -145,5 +147,20 @@ func manyBytes(s *scene) {
 	s.note(now)
 	if slow := server.SlowConsumers(); slow > 0 || now.lost > 0 {
 		s.Errorf("the server has closed %d connections; %d calls are lost", slow, now.lost)
+	}
+}
+
+// TestSmallMessages has a server that takes smaller messages than there are: that is said at once, rather than by calls
+// that never end.
+func TestSmallMessages(t *testing.T) {
+	t.Parallel()
+	s := &scene{T: t}
+	server := startServer(t, cluster.ServerConfig{File: s.config("max_payload: 64KB\n")})
+	_, err := cluster.Dial(proctest.Within(t), cluster.Config{URL: server.URL()})
+	errAgent := cluster.RunAgent(proctest.Within(t), cluster.AgentConfig{URL: server.URL(), AllowUnsigned: true, CacheDir: t.TempDir()})
+	for _, err := range []error{err, errAgent} {
+		if err == nil || !strings.Contains(err.Error(), "max_payload") {
+			t.Errorf("got %v, want that max_payload is too small", err)
+		}
 	}
 }

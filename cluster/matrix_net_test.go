@@ -148,8 +148,10 @@ func agentCutOff(s *scene) {
 
 // agentUnplugged is agentCutOff with a network of the kernel's.
 func agentUnplugged(s *scene) {
-	const near, far = "10.213.77.1", "10.213.77.2"
-	id := fmt.Sprintf("mp%x", os.Getpid()&0xffffff)
+	pid := os.Getpid() // so that another run of the tests has other names and addresses
+	id := fmt.Sprintf("mp%x", pid&0xffffff)
+	address := func(host int) string { return fmt.Sprintf("10.213.%d.%d", pid>>6&0xff, pid&0x3f<<2+host) }
+	near, far := address(1), address(2)
 	ip := func(args string) error {
 		out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
 		if err != nil {

@@ -41,6 +41,7 @@ const messageAge = 24 * time.Hour
 const (
 	maxChunk   = 256 << 10 // of arguments in a message; more goes through the object store
 	maxOutcome = 256 << 10 // likewise of answers
+	maxMessage = 512 << 10 // what such a message has at most, as some of them are half as large again
 	tasksMax   = 1 << 30   // in the stream of tasks
 	resultsMax = 4 << 30   // in that of results, of each user
 )
