@@ -10,6 +10,7 @@ import (
 // for more than its address.
 type callContext struct {
 	id    uint64
+	keys  *keys                        // by its id; nil: it has none. Not written once the call runs
 	inner atomic.Pointer[innerContext] // until it is needed that of the worker; overContext once the call has ended
 }
 
@@ -77,7 +78,7 @@ func (c *callContext) Deadline() (deadline time.Time, ok bool) {
 func (c *callContext) Done() <-chan struct{} { return c.real().Done() }
 func (c *callContext) Err() error            { return c.real().Err() }
 func (c *callContext) Value(key any) any {
-	if key == (callKey{}) {
+	if key == (callKey{}) || key == (keyKey{}) {
 		return c
 	}
 	return c.real().Value(key)
@@ -89,7 +90,7 @@ type callKey struct{}
 // contexts are made for many calls at a time, of consecutive ids.
 type contexts struct {
 	first uint64
-	of    [64]callContext
+	of    [63]callContext // with first, a size that the allocator has
 }
 
 func newContexts(first uint64, worker *innerContext) *contexts {

@@ -160,6 +160,8 @@ func callInfo(err error) *CallInfo {
 		return &err.CallInfo
 	case *TimeoutError:
 		return &err.CallInfo
+	case *RawFailure: // which has no place for the number of attempts
+		return &CallInfo{PID: err.PID}
 	}
 	return nil
 }

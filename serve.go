@@ -64,6 +64,7 @@ type server struct {
 	queue   []*work            // not started, in the order in which they came
 	slab    []byte             // what came is copied to its end
 	came    *handover.Arrival  // with the next frame of calls
+	keys    keySource          // of what came
 	leaving *int               // exit code, when the parent has said to end after the last call; or nil
 	running map[uint64]*runner // the calls that run, where that can be several
 	unsent  int                // calls that have run and whose answers have not left, likewise
@@ -180,7 +181,7 @@ func (s *server) on(f wire.Frame) (err error) {
 func (s *server) push(f wire.Frame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name, args, err := wire.SplitCalls(s.keep(f.Body))
+	h, args, err := wire.SplitCalls(s.keep(f.Body))
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (s *server) push(f wire.Frame) error {
 	w := newWork(f.ID, n, "", nil, args)
 	w.came, s.came = s.came, nil
 	w.came.Share(n)
-	s.enqueue(w, name)
+	s.enqueue(w, h)
 	return nil
 }
 
@@ -200,7 +201,7 @@ func (s *server) push(f wire.Frame) error {
 func (s *server) pushLone(f wire.Frame) (reply []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name, arg, whole, err := wire.SplitCall(s.keep(f.Body))
+	h, arg, whole, err := wire.SplitCall(s.keep(f.Body))
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (s *server) pushLone(f wire.Frame) (reply []byte, err error) {
 	}
 	w := newWork(f.ID, 1, "", nil, arg)
 	w.lone = true
-	s.enqueue(w, name)
+	s.enqueue(w, h)
 	return nil, nil
 }
 
@@ -226,9 +227,10 @@ func (s *server) keep(body []byte) []byte {
 	return s.slab[at:len(s.slab):len(s.slab)]
 }
 
-// enqueue queues calls of the function of that name. s.mu is held.
-func (s *server) enqueue(w *work, name []byte) {
-	w.name, w.f = lookup(name)
+// enqueue queues calls that came with that head. s.mu is held.
+func (s *server) enqueue(w *work, h wire.Head) {
+	w.name, w.f = lookup(h.Name)
+	w.keys = s.keys.of(h, w.id)
 	s.queue = append(s.queue, w)
 	s.guard.wake()
 	select {

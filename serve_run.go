@@ -71,6 +71,7 @@ func (s *server) claim(w *work) bool {
 		s.contexts.Store(cs)
 		ctx = &cs.of[0]
 	}
+	ctx.keys = w.keys // it is not the function's yet
 	if _, ok := w.claim(); !ok {
 		return false
 	}
