@@ -162,6 +162,7 @@ var ErrNotWanted = errors.New("the call is not wanted any more")
 // collector takes the answers of calls. The first one for an index counts.
 type collector[Out any] interface {
 	deliver(i int, outs []Out) // of the calls from i on; they belong to the caller
+	deliverOne(i int, out Out) // the same for one, which has to be kept nowhere
 	fail(i int, err error)
 	wanted(i int) bool // costs little
 }
@@ -240,7 +241,9 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 			if c.judge != nil {
 				c.forget(i)
 			}
-			c.deliver(i, []Out{out})
+			if c.unanswered(i) {
+				c.to.deliverOne(c.index(i), out)
+			}
 		}
 	}()
 	if !c.gate.enter() {

@@ -105,6 +105,7 @@ func (fut *Future[Out]) Cancel() {
 }
 
 func (fut *Future[Out]) deliver(_ int, outs []Out) { fut.settle(outs[0], nil) }
+func (fut *Future[Out]) deliverOne(_ int, out Out) { fut.settle(out, nil) }
 
 func (fut *Future[Out]) fail(_ int, err error) {
 	var zero Out

@@ -89,6 +89,15 @@ func (m *mapJob[Out]) deliver(first int, outs []Out) {
 	m.progressed()
 }
 
+func (m *mapJob[Out]) deliverOne(i int, out Out) {
+	m.mu.Lock()
+	if !m.done[i] {
+		m.settled(i)
+		m.out[i] = out
+	}
+	m.progressed()
+}
+
 func (m *mapJob[Out]) fail(i int, err error) {
 	m.mu.Lock()
 	if !m.done[i] {

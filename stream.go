@@ -233,10 +233,14 @@ func (s *stream[In, Out]) deliver(first int, outs []Out) {
 	s.progressed()
 }
 
-func (s *stream[In, Out]) fail(i int, err error) {
+func (s *stream[In, Out]) deliverOne(i int, out Out) { s.deliverResult(Result[Out]{Index: i, Value: out}) }
+
+func (s *stream[In, Out]) fail(i int, err error) { s.deliverResult(Result[Out]{Index: i, Err: err}) }
+
+func (s *stream[In, Out]) deliverResult(r Result[Out]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle(Result[Out]{Index: i, Err: err})
+	s.settle(r)
 	s.progressed()
 }
 
