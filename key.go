@@ -76,44 +76,34 @@ func (c *callInBatch) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// keys are the keys of calls that a worker got together.
-type keys struct {
-	prefix string
-	offset uint64 // of a call's number from its id; may wrap around
-}
-
 func (c *callContext) key() string {
-	if c.keys == nil {
+	if c.from.prefix == "" {
 		return ""
 	}
-	return formatKey(c.keys.prefix, c.id+c.keys.offset)
+	return formatKey(c.from.prefix, c.id+c.from.offset)
 }
 
-// keySource makes keys, for many frames of calls at a time: what refers to them lives longer than the
-// calls.
-type keySource struct {
-	prefix string // as of the last frame that had one
-	made   []keys
+// origins are made for many frames of calls at a time: what refers to them lives longer than the calls.
+type origins struct {
+	key  string // as of the last frame that said one
+	made []origin
 }
 
-// of returns the keys of calls from id on that came with that head.
-func (s *keySource) of(h wire.Head, id uint64) *keys {
-	if id == 0 {
-		return nil
+// of returns that of calls from id on that came with that head.
+func (s *origins) of(h wire.Head, id uint64, worker *workerContext) *origin {
+	from := origin{worker: worker}
+	if id != 0 {
+		if len(h.Key) > 0 && s.key != string(h.Key) {
+			s.key = string(h.Key)
+		}
+		from.prefix, from.offset = s.key, h.First-id
 	}
-	if len(h.Key) > 0 && s.prefix != string(h.Key) {
-		s.prefix = string(h.Key)
-	}
-	if s.prefix == "" {
-		return nil
-	}
-	made := keys{s.prefix, h.First - id}
-	if n := len(s.made); n > 0 && s.made[n-1] == made {
+	if n := len(s.made); n > 0 && s.made[n-1] == from {
 		return &s.made[n-1]
 	}
 	if len(s.made) == cap(s.made) {
-		s.made = make([]keys, 0, min(2*cap(s.made)+1, 32))
+		s.made = make([]origin, 0, min(2*cap(s.made)+1, 32))
 	}
-	s.made = append(s.made, made)
+	s.made = append(s.made, from)
 	return &s.made[len(s.made)-1]
 }

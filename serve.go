@@ -20,7 +20,7 @@ import (
 func serve(conn transport.Conn, cfg workerConfig, kill func()) (code int, ok bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s := &server{conn: conn, cfg: cfg, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
+	s := &server{conn: conn, cfg: cfg, kill: kill, base: &workerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
 	s.guard = newMemoryGuard(s)
 	defer s.guard.stop()
 	if cfg.concurrency > 1 {
@@ -48,10 +48,10 @@ type server struct {
 	conn transport.Conn
 	cfg  workerConfig
 	kill func()
-	base *innerContext // of all calls
-	more chan struct{} // has an element when queue may have become non-empty
-	over chan int      // has the exit code when the parent has said stop
-	gone chan struct{} // closed when the parent is gone, or says what it must not
+	base *workerContext // of all calls
+	more chan struct{}  // has an element when queue may have become non-empty
+	over chan int       // has the exit code when the parent has said stop
+	gone chan struct{}  // closed when the parent is gone, or says what it must not
 
 	idle atomic.Bool // run has nothing to do
 
@@ -64,7 +64,7 @@ type server struct {
 	queue   []*work            // not started, in the order in which they came
 	slab    []byte             // what came is copied to its end
 	came    *handover.Arrival  // with the next frame of calls
-	keys    keySource          // of what came
+	origins origins            // of what came
 	leaving *int               // exit code, when the parent has said to end after the last call; or nil
 	running map[uint64]*runner // the calls that run, where that can be several
 	unsent  int                // calls that have run and whose answers have not left, likewise
@@ -230,7 +230,7 @@ func (s *server) keep(body []byte) []byte {
 // enqueue queues calls that came with that head. s.mu is held.
 func (s *server) enqueue(w *work, h wire.Head) {
 	w.name, w.f = lookup(h.Name)
-	w.keys = s.keys.of(h, w.id)
+	w.from = s.origins.of(h, w.id, s.base)
 	s.queue = append(s.queue, w)
 	s.guard.wake()
 	select {

@@ -233,7 +233,9 @@ func (s *stream[In, Out]) deliver(first int, outs []Out) {
 	s.progressed()
 }
 
-func (s *stream[In, Out]) deliverOne(i int, out Out) { s.deliverResult(Result[Out]{Index: i, Value: out}) }
+func (s *stream[In, Out]) deliverOne(i int, out Out) {
+	s.deliverResult(Result[Out]{Index: i, Value: out})
+}
 
 func (s *stream[In, Out]) fail(i int, err error) { s.deliverResult(Result[Out]{Index: i, Err: err}) }
 
