@@ -64,7 +64,6 @@ type server struct {
 	queue   []*work            // not started, in the order in which they came
 	slab    []byte             // what came is copied to its end
 	came    *handover.Arrival  // with the next frame of calls
-	origins origins            // of what came
 	leaving *int               // exit code, when the parent has said to end after the last call; or nil
 	running map[uint64]*runner // the calls that run, where that can be several
 	unsent  int                // calls that have run and whose answers have not left, likewise
@@ -75,6 +74,7 @@ type server struct {
 	guard    *memoryGuard             // nil: memory has no limit
 	limiter  *limiter                 // nil: calls have no limits
 	runner   runner
+	origins  origins // of what came; guarded by mu
 }
 
 // listen takes what the parent sends, whatever calls do meanwhile. What comes for run,
