@@ -32,7 +32,8 @@ type Batch struct {
 	ctx   context.Context
 	name  string
 	n     int
-	size  int // calls to hand to a worker at a time; 0: the executor decides
+	first uint64 // number of call 0
+	size  int    // calls to hand to a worker at a time; 0: the executor decides
 	calls batchCalls
 
 	// at is the worker that Submit handed calls to on the caller's goroutine, if all
@@ -53,6 +54,7 @@ type batchCalls interface {
 	wanted(i int) bool
 	info(i int, pid int) CallInfo
 	onFailure(judge)
+	key() string // how the keys of the calls begin; "": as in this process
 }
 
 // judge is what an executor makes of the error of call i: it may change the error, or take
@@ -76,6 +78,15 @@ func (b *Batch) Context() context.Context { return b.ctx }
 // Wanted reports whether the answer of call i is still of interest.
 func (b *Batch) Wanted(i int) bool { return b.calls.wanted(i) }
 
+// Key returns the parts of call i's key, which is "<prefix>/<number>": see the function [Key].
+// Calls of consecutive indices have consecutive numbers. The prefix has at most 255 bytes.
+func (b *Batch) Key(i int) (prefix string, number uint64) {
+	if prefix = b.calls.key(); prefix == "" {
+		prefix = ownKey()
+	}
+	return prefix, b.first + uint64(i)
+}
+
 // Info returns the name and index by which the caller knows call i.
 func (b *Batch) Info(i int, pid int) CallInfo { return b.calls.info(i, pid) }
 
@@ -95,7 +106,9 @@ func (b *Batch) AppendArgs(dst []byte, i, n, limit int) (out []byte, took int, t
 // Run runs call i in this process, on this goroutine, and answers it. A panic in
 // the function is an answer; when the function ends its goroutine with
 // runtime.Goexit, the call is answered and Run does not return.
-func (b *Batch) Run(ctx context.Context, i int) { b.calls.run(ctx, i) }
+func (b *Batch) Run(ctx context.Context, i int) {
+	b.calls.run(&callInBatch{&batchContext{ctx, b.calls.key(), b.first}, i}, i)
+}
 
 // Return answers the calls from i on, one for each result, with the encoded results
 // that process pid made of them. A result of more than 64 KiB must not be written to any
@@ -149,6 +162,7 @@ var ErrNotWanted = errors.New("the call is not wanted any more")
 // collector takes the answers of calls. The first one for an index counts.
 type collector[Out any] interface {
 	deliver(i int, outs []Out) // of the calls from i on; they belong to the caller
+	deliverOne(i int, out Out) // the same for one, which has to be kept nowhere
 	fail(i int, err error)
 	wanted(i int) bool // costs little
 }
@@ -227,7 +241,9 @@ func (c *typedCalls[In, Out]) run(ctx context.Context, i int) {
 			if c.judge != nil {
 				c.forget(i)
 			}
-			c.deliver(i, []Out{out})
+			if c.unanswered(i) {
+				c.to.deliverOne(c.index(i), out)
+			}
 		}
 	}()
 	if !c.gate.enter() {
@@ -292,6 +308,8 @@ func (c *typedCalls[In, Out]) settleWith(i int, pid int, result []byte, came *ha
 }
 
 func (c *typedCalls[In, Out]) onFailure(j judge) { c.judge = j }
+
+func (c *typedCalls[In, Out]) key() string { return "" }
 
 func (c *typedCalls[In, Out]) carries() bool { return c.f.carries() }
 

@@ -10,14 +10,27 @@ import (
 // for more than its address.
 type callContext struct {
 	id    uint64
-	inner atomic.Pointer[innerContext] // until it is needed that of the worker; overContext once the call has ended
+	from  *origin                      // not written once the call runs
+	inner atomic.Pointer[innerContext] // nil until it is needed; overContext once the call has ended
 }
 
 // innerContext does the work.
 type innerContext struct {
 	context.Context
-	stop  context.CancelFunc // nil in that of the worker
-	limit *limiter           // in that of the worker: of calls; or nil
+	stop context.CancelFunc
+}
+
+// origin is what calls have in common that a worker got together, or in a row.
+type origin struct {
+	worker *workerContext
+	prefix string // of their keys; "": they have none
+	offset uint64 // of the number in a key from the call's id; may wrap around
+}
+
+// workerContext is the context of all calls of a worker.
+type workerContext struct {
+	context.Context
+	limit *limiter // of calls; or nil
 }
 
 // overContext is the context of a call that has ended.
@@ -29,7 +42,7 @@ var overContext = func() *innerContext {
 
 // cancel ends the context.
 func (c *callContext) cancel() {
-	if inner := c.inner.Swap(overContext); inner.stop != nil {
+	if inner := c.inner.Swap(overContext); inner != nil {
 		inner.stop()
 	}
 }
@@ -50,17 +63,16 @@ func (c *callContext) limit(deadline time.Time) {
 
 // real returns the context that does the work.
 func (c *callContext) real() *innerContext {
-	worker := c.inner.Load()
-	if worker.stop != nil {
-		return worker
+	if inner := c.inner.Load(); inner != nil {
+		return inner
 	}
-	inner := &innerContext{}
+	worker, inner := c.from.worker, &innerContext{}
 	if deadline, ok := worker.limit.deadline(); ok {
 		inner.Context, inner.stop = context.WithDeadline(worker, deadline)
 	} else {
 		inner.Context, inner.stop = context.WithCancel(worker)
 	}
-	if !c.inner.CompareAndSwap(worker, inner) { // somebody else was quicker, or the call has ended
+	if !c.inner.CompareAndSwap(nil, inner) { // somebody else was quicker, or the call has ended
 		inner.stop()
 		return c.inner.Load()
 	}
@@ -69,15 +81,15 @@ func (c *callContext) real() *innerContext {
 
 // The methods of context.Context.
 func (c *callContext) Deadline() (deadline time.Time, ok bool) {
-	if inner := c.inner.Load(); inner.limit == nil {
-		return inner.Deadline()
+	if inner := c.inner.Load(); inner == nil && c.from.worker.limit == nil {
+		return time.Time{}, false
 	}
 	return c.real().Deadline()
 }
 func (c *callContext) Done() <-chan struct{} { return c.real().Done() }
 func (c *callContext) Err() error            { return c.real().Err() }
 func (c *callContext) Value(key any) any {
-	if key == (callKey{}) {
+	if key == (callKey{}) || key == (keyKey{}) {
 		return c
 	}
 	return c.real().Value(key)
@@ -89,14 +101,13 @@ type callKey struct{}
 // contexts are made for many calls at a time, of consecutive ids.
 type contexts struct {
 	first uint64
-	of    [64]callContext
+	of    [63]callContext // with first, a size that the allocator has
 }
 
-func newContexts(first uint64, worker *innerContext) *contexts {
+func newContexts(first uint64) *contexts {
 	cs := &contexts{first: first}
 	for i := range cs.of {
 		cs.of[i].id = first + uint64(i)
-		cs.of[i].inner.Store(worker)
 	}
 	return cs
 }

@@ -10,7 +10,7 @@ import (
 var threads = proctest.Subject{
 	Name: "threads",
 	Open: func(o proctest.Options) multiproc.Executor {
-		return multiproc.NewThreads(multiproc.ThreadsConfig{Workers: o.Workers, Grace: o.Grace})
+		return multiproc.NewThreads(multiproc.ThreadsConfig{Workers: o.Workers, Grace: o.Grace, Retry: o.Retry})
 	},
 	Reuses: true,
 }

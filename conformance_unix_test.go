@@ -65,5 +65,5 @@ func TestAlike(t *testing.T) {
 
 // quiet is a pool's configuration for calls that crash.
 func quiet(o proctest.Options) multiproc.PoolConfig {
-	return multiproc.PoolConfig{Workers: o.Workers, KillGrace: o.Grace, Setup: o.Setup, Stderr: proctest.Quiet}
+	return multiproc.PoolConfig{Workers: o.Workers, KillGrace: o.Grace, Setup: o.Setup, Retry: o.Retry, Stderr: proctest.Quiet}
 }

@@ -233,7 +233,13 @@ func TestHostileParent(t *testing.T) {
 		"cancel without a number": wire.Append(nil, wire.Cancel, 1, nil),
 		"stop without a number":   wire.Append(nil, wire.Stop, 0, nil),
 		"call without a name":     wire.Append(nil, wire.Calls, 1, nil),
-		"call that is cut short":  wire.Append(nil, wire.Calls, 1, append(wire.AppendName(nil, "f"), 9, 0, 0, 0, 0x05)),
+		"call that is cut short":  wire.Append(nil, wire.Calls, 1, append(wire.AppendHead(nil, "f", "", 0), 9, 0, 0, 0, 0x05)),
+		"call without a key":      wire.Append(nil, wire.Calls, 1, []byte("\x01f")),
+		"call without a number":   wire.Append(nil, wire.Calls, 1, []byte("\x01f\x01k")),
+		"key that is cut short":   wire.Append(nil, wire.Calls, 1, []byte("\x01f\x09k")),
+		"key that is too long":    wire.Append(nil, wire.Calls, 1, wire.AppendHead(nil, "f", strings.Repeat("k", wire.MaxKey+1), 0)),
+		"large call without head": wire.Append(nil, wire.Call, 1, []byte("\x01f\x01k")),
+		"number that is too long": wire.Append(nil, wire.Calls, 1, append([]byte("\x01f\x01k"), slices.Repeat([]byte{0xff}, 11)...)),
 		"garbage":                 []byte("garbage garbage garbage"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -258,8 +264,8 @@ func TestHarmlessParent(t *testing.T) {
 			parent.Send(slices.Concat(
 				wire.Append(nil, wire.Cancel, 5, wire.AppendNumber(wire.AppendNumber(nil, 1000), 0)),
 				wire.Append(nil, wire.Recall, 0, wire.AppendNumber(nil, 1000)),
-				wire.Append(nil, wire.Calls, 1, wire.AppendName(nil, "no arguments")),
-				wire.Append(nil, wire.Calls, 2, append(wire.AppendName(nil, "no such function"), 1, 0, 0, 0, 0x05)),
+				wire.Append(nil, wire.Calls, 1, wire.AppendHead(nil, "no arguments", "", 0)),
+				wire.Append(nil, wire.Calls, 2, append(wire.AppendHead(nil, "no such function", "k", 1), 1, 0, 0, 0, 0x05)),
 			), nil, transport.Now)
 			var kinds []string
 			for len(kinds) < 3 {

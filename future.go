@@ -59,7 +59,7 @@ func (f *Func[In, Out]) one(ctx context.Context, in In) *oneCall[In, Out] {
 	c := &oneCall[In, Out]{in: [1]In{in}}
 	c.fut.done, c.fut.info = make(chan struct{}), CallInfo{Func: f.name, Index: -1}
 	c.calls = typedCalls[In, Out]{f: f, ctx: ctx, in: c.in[:], gate: &c.fut.gate, first: -1, answered: c.answered[:], to: &c.fut}
-	c.batch = Batch{ctx: ctx, name: f.name, n: 1, calls: &c.calls}
+	c.batch = Batch{ctx: ctx, name: f.name, n: 1, first: numbers(1), calls: &c.calls}
 	return c
 }
 
@@ -105,6 +105,7 @@ func (fut *Future[Out]) Cancel() {
 }
 
 func (fut *Future[Out]) deliver(_ int, outs []Out) { fut.settle(outs[0], nil) }
+func (fut *Future[Out]) deliverOne(_ int, out Out) { fut.settle(out, nil) }
 
 func (fut *Future[Out]) fail(_ int, err error) {
 	var zero Out

@@ -204,9 +204,14 @@ func crash(e child.Ended, reason string) *CrashError {
 	}
 }
 
-// singleCall returns a frame of a single call, and adds its shared memory to p.
+// singleCall returns a frame of a single call, and adds its shared memory to p. With id 0 it has
+// no key.
 func singleCall(id uint64, name string, arg func(dst []byte, p *handover.Parcel) ([]byte, error), p *handover.Parcel) ([]byte, error) {
-	buf := wire.AppendName(wire.Begin(nil, wire.Calls, id), name)
+	key, number := "", uint64(0)
+	if id != 0 {
+		key, number = ownKey(), numbers(1)
+	}
+	buf := wire.AppendHead(wire.Begin(nil, wire.Calls, id), name, key, number)
 	start := len(buf)
 	buf, err := arg(wire.BeginArg(buf), p)
 	if err == nil {

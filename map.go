@@ -45,7 +45,7 @@ func (f *Func[In, Out]) Map(ctx context.Context, ex Executor, in []In, opts ...M
 	job.limit.Store(int64(len(in)))
 	calls := &typedCalls[In, Out]{f: f, ctx: jobCtx, in: in, gate: &gate{}, to: job}
 	defer calls.gate.close() // the inputs are the caller's again
-	b := &Batch{ctx: jobCtx, name: f.name, n: len(in), size: o.batch, calls: calls}
+	b := &Batch{ctx: jobCtx, name: f.name, n: len(in), first: numbers(len(in)), size: o.batch, calls: calls}
 	if err := ex.Submit(b); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
@@ -85,6 +85,15 @@ func (m *mapJob[Out]) deliver(first int, outs []Out) {
 			m.settled(i)
 			m.out[i] = outs[k]
 		}
+	}
+	m.progressed()
+}
+
+func (m *mapJob[Out]) deliverOne(i int, out Out) {
+	m.mu.Lock()
+	if !m.done[i] {
+		m.settled(i)
+		m.out[i] = out
 	}
 	m.progressed()
 }

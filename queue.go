@@ -26,6 +26,7 @@ type putOff struct {
 type entry struct {
 	b       *Batch
 	ctx     context.Context         // the batch's, or one that the executor ends too
+	in      *batchContext           // of that, for functions that run in this process
 	cancel  context.CancelCauseFunc // ends ctx; nil where it is the batch's
 	unwatch func() bool             // stops watching ctx; nil where it does not end
 	next    int                     // first call not taken
@@ -55,6 +56,7 @@ func newEntry(b *Batch, c *cost, own bool, cancelled func(*entry)) *entry {
 	e := &entry{b: b, cost: c, left: b.Len(), ctx: b.Context()}
 	if own {
 		e.ctx, e.cancel = context.WithCancelCause(e.ctx)
+		e.in = &batchContext{e.ctx, b.calls.key(), b.first}
 	}
 	if e.ctx.Done() != nil {
 		e.unwatch = context.AfterFunc(e.ctx, func() { cancelled(e) })

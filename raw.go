@@ -3,26 +3,48 @@ package multiproc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/seed84f35039/multiproc/internal/handover"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
-// NewRawBatch returns calls of the named function for those who pass on what others have
-// encoded, as an agent of a cluster does, and know no types: args are the encoded arguments
-// as [Batch.AppendArgs] makes them, without their lengths. The batch is for [Executor].Submit of
-// executors whose workers are processes. size is as for [WithBatch]; 0 means that the executor
-// decides.
-//
-// answer gets the answer to each call, once: the encoded result, which is valid until answer returns,
-// or an error. That is a [*RawFailure] where the function, or its worker for it, has reported one, and may be
-// wrapped in a *TimeoutError; otherwise what becomes of calls by themselves, such as a *CrashError. answer may be
-// called from several goroutines at once and must not block.
-func NewRawBatch(ctx context.Context, function string, args [][]byte, size int, answer func(i, pid int, result []byte, err error)) *Batch {
-	return &Batch{ctx: ctx, name: function, n: len(args), size: size, calls: &rawCalls{
-		ctx: ctx, name: function, args: args, answer: answer, answered: make([]atomic.Bool, len(args)),
-	}}
+// RawCalls are calls for [NewRawBatch].
+type RawCalls struct {
+	// Func is the name of the function.
+	Func string
+
+	// Args are the encoded arguments, one for each call, as [Batch.AppendArgs] makes them, without
+	// their lengths.
+	Args [][]byte
+
+	// Size is as for [WithBatch]; 0 means that the executor decides.
+	Size int
+
+	// Key and First are what [Batch.Key] says of the first call where the calls come from: call i gets the key
+	// "<Key>/<First+i>". A Key of more than 255 bytes is the error of each call. An empty one
+	// means new keys, as other calls of this process have them.
+	Key   string
+	First uint64 // see Key
+
+	// Answer gets the answer to each call, once: the encoded result, which is valid until Answer returns,
+	// or an error. That is a [*RawFailure] where the function, or its worker for it, has reported one, and may be
+	// wrapped in a *TimeoutError; otherwise what becomes of calls by themselves, such as a *CrashError. Answer may be
+	// called from several goroutines at once and must not block.
+	Answer func(i, pid int, result []byte, err error)
+}
+
+// NewRawBatch returns calls for those who pass on what others have encoded, as an agent of a
+// cluster does, and know no types. The batch is for [Executor].Submit of executors whose workers
+// are processes.
+func NewRawBatch(ctx context.Context, calls RawCalls) *Batch {
+	c := &rawCalls{ctx: ctx, RawCalls: calls, answered: make([]atomic.Bool, len(calls.Args))}
+	b := &Batch{ctx: ctx, name: calls.Func, n: len(calls.Args), first: calls.First, size: calls.Size, calls: c}
+	if calls.Key == "" {
+		b.first = numbers(b.n)
+	}
+	return b
 }
 
 // Encode returns what a setup calls, for those who pass it on to another process: the name of the function, and
@@ -64,12 +86,13 @@ func (e *RawFailure) Error() string {
 // errMemoryLeaves is the error of a result with shared memory that would have to leave the machine.
 var errMemoryLeaves = errors.New("shared memory cannot leave the machine")
 
+// errLongKey is the error of calls whose key no worker takes.
+var errLongKey = fmt.Errorf("the key has more than %d bytes", wire.MaxKey)
+
 // rawCalls are calls without types.
 type rawCalls struct {
+	RawCalls
 	ctx      context.Context
-	name     string
-	args     [][]byte
-	answer   func(i, pid int, result []byte, err error)
 	answered []atomic.Bool
 	judge    judge // nil: every error is an answer
 }
@@ -78,8 +101,11 @@ type rawCalls struct {
 const rawTail = 64 << 10
 
 func (c *rawCalls) appendArgs(dst []byte, i, n, limit int, _ *handover.Parcel) (out []byte, took int, tail wire.Tail, err error) {
+	if len(c.Key) > wire.MaxKey {
+		return dst, 0, nil, errLongKey
+	}
 	for ; took < n && (took == 0 || len(dst) <= limit); took++ {
-		arg := c.args[i+took]
+		arg := c.Args[i+took]
 		if !c.wanted(i + took) {
 			return dst, took, nil, ErrNotWanted
 		}
@@ -105,7 +131,7 @@ func (c *rawCalls) run(_ context.Context, i int) { c.fail(i, ErrUnknownFunc) }
 func (c *rawCalls) settle(i, pid int, results [][]byte) {
 	for k, result := range results {
 		if c.answered[i+k].CompareAndSwap(false, true) {
-			c.answer(i+k, pid, result, nil)
+			c.Answer(i+k, pid, result, nil)
 		}
 	}
 }
@@ -125,14 +151,16 @@ func (c *rawCalls) fail(i int, err error) {
 		err = verdict
 	}
 	if c.answered[i].CompareAndSwap(false, true) {
-		c.answer(i, 0, nil, err)
+		c.Answer(i, 0, nil, err)
 	}
 }
 
 func (c *rawCalls) wanted(i int) bool { return c.ctx.Err() == nil && !c.answered[i].Load() }
 
-func (c *rawCalls) info(i, pid int) CallInfo { return CallInfo{Func: c.name, Index: i, PID: pid} }
+func (c *rawCalls) info(i, pid int) CallInfo { return CallInfo{Func: c.Func, Index: i, PID: pid} }
 
 func (c *rawCalls) onFailure(j judge) { c.judge = j }
+
+func (c *rawCalls) key() string { return c.Key }
 
 func (c *rawCalls) carries() bool { return false }

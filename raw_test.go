@@ -26,9 +26,9 @@ type rawAnswer struct {
 func runRaw(t *testing.T, ex multiproc.Executor, function string, args ...[]byte) []rawAnswer {
 	t.Helper()
 	came := make(chan rawAnswer, 2*len(args))
-	b := multiproc.NewRawBatch(t.Context(), function, args, 0, func(i, _ int, result []byte, err error) {
+	b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: function, Args: args, Answer: func(i, _ int, result []byte, err error) {
 		came <- rawAnswer{i, bytes.Clone(result), err}
-	})
+	}})
 	if err := ex.Submit(b); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestRawBatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	ended := make(chan error, 1)
-	if err := pool.Submit(multiproc.NewRawBatch(ctx, "do", [][]byte{encodeTask(t, proctest.Task{})}, 0, func(_, _ int, _ []byte, err error) { ended <- err })); err != nil {
+	if err := pool.Submit(multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: "do", Args: [][]byte{encodeTask(t, proctest.Task{})}, Answer: func(_, _ int, _ []byte, err error) { ended <- err }})); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err == nil {

@@ -11,7 +11,7 @@ import (
 
 // Retry says whether and when a call that has failed is run again. The zero value: never,
 // so that a call runs at most once. With it a call runs at least once: one whose worker
-// died may have done its work before, so the function should be idempotent.
+// died may have done its work before, so the function should be idempotent; [Key] helps with that.
 //
 // Only what became of the call itself is a reason to run it again: an error that it
 // returned, a panic, a crash, a time limit. A call whose context has ended, that could
@@ -160,6 +160,8 @@ func callInfo(err error) *CallInfo {
 		return &err.CallInfo
 	case *TimeoutError:
 		return &err.CallInfo
+	case *RawFailure: // which has no place for the number of attempts
+		return &CallInfo{PID: err.PID}
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 func serve(conn transport.Conn, cfg workerConfig, kill func()) (code int, ok bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s := &server{conn: conn, cfg: cfg, kill: kill, base: &innerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
+	s := &server{conn: conn, cfg: cfg, kill: kill, base: &workerContext{Context: ctx}, more: make(chan struct{}, 1), over: make(chan int, 1), gone: make(chan struct{})}
 	s.guard = newMemoryGuard(s)
 	defer s.guard.stop()
 	if cfg.concurrency > 1 {
@@ -48,10 +48,10 @@ type server struct {
 	conn transport.Conn
 	cfg  workerConfig
 	kill func()
-	base *innerContext // of all calls
-	more chan struct{} // has an element when queue may have become non-empty
-	over chan int      // has the exit code when the parent has said stop
-	gone chan struct{} // closed when the parent is gone, or says what it must not
+	base *workerContext // of all calls
+	more chan struct{}  // has an element when queue may have become non-empty
+	over chan int       // has the exit code when the parent has said stop
+	gone chan struct{}  // closed when the parent is gone, or says what it must not
 
 	idle atomic.Bool // run has nothing to do
 
@@ -74,6 +74,7 @@ type server struct {
 	guard    *memoryGuard             // nil: memory has no limit
 	limiter  *limiter                 // nil: calls have no limits
 	runner   runner
+	origins  origins // of what came; guarded by mu
 }
 
 // listen takes what the parent sends, whatever calls do meanwhile. What comes for run,
@@ -180,7 +181,7 @@ func (s *server) on(f wire.Frame) (err error) {
 func (s *server) push(f wire.Frame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name, args, err := wire.SplitCalls(s.keep(f.Body))
+	h, args, err := wire.SplitCalls(s.keep(f.Body))
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (s *server) push(f wire.Frame) error {
 	w := newWork(f.ID, n, "", nil, args)
 	w.came, s.came = s.came, nil
 	w.came.Share(n)
-	s.enqueue(w, name)
+	s.enqueue(w, h)
 	return nil
 }
 
@@ -200,7 +201,7 @@ func (s *server) push(f wire.Frame) error {
 func (s *server) pushLone(f wire.Frame) (reply []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name, arg, whole, err := wire.SplitCall(s.keep(f.Body))
+	h, arg, whole, err := wire.SplitCall(s.keep(f.Body))
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (s *server) pushLone(f wire.Frame) (reply []byte, err error) {
 	}
 	w := newWork(f.ID, 1, "", nil, arg)
 	w.lone = true
-	s.enqueue(w, name)
+	s.enqueue(w, h)
 	return nil, nil
 }
 
@@ -226,9 +227,10 @@ func (s *server) keep(body []byte) []byte {
 	return s.slab[at:len(s.slab):len(s.slab)]
 }
 
-// enqueue queues calls of the function of that name. s.mu is held.
-func (s *server) enqueue(w *work, name []byte) {
-	w.name, w.f = lookup(name)
+// enqueue queues calls that came with that head. s.mu is held.
+func (s *server) enqueue(w *work, h wire.Head) {
+	w.name, w.f = lookup(h.Name)
+	w.from = s.origins.of(h, w.id, s.base)
 	s.queue = append(s.queue, w)
 	s.guard.wake()
 	select {

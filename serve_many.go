@@ -71,7 +71,7 @@ func (s *server) claimInto(w *work) bool {
 	r.id, r.began = w.id+uint64(i), time.Now()
 	inner := &innerContext{}
 	inner.Context, inner.stop = context.WithCancel(s.base)
-	r.ctx = &callContext{id: r.id}
+	r.ctx = &callContext{id: r.id, from: w.from}
 	r.ctx.inner.Store(inner)
 	if w.lone {
 		r.arg = r.rest

@@ -67,10 +67,11 @@ func (s *server) claim(w *work) bool {
 	id := w.id + uint64(next)
 	ctx := s.contexts.Load().at(id)
 	if ctx == nil || id == 0 { // setup and teardown have the same id, and not the same context
-		cs := newContexts(id, s.base)
+		cs := newContexts(id)
 		s.contexts.Store(cs)
 		ctx = &cs.of[0]
 	}
+	ctx.from = w.from // it is not the function's yet
 	if _, ok := w.claim(); !ok {
 		return false
 	}

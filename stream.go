@@ -199,7 +199,7 @@ func (s *stream[In, Out]) flush() {
 		calls := &typedCalls[In, Out]{f: s.f, ctx: s.ctx, in: s.pending, gate: &s.gate, first: first, answered: make([]atomic.Bool, n), to: s}
 		s.pending, s.sent, s.flushing = nil, first+n, true
 		s.mu.Unlock()
-		err := s.ex.Submit(&Batch{ctx: s.ctx, name: s.f.name, n: n, size: s.opts.batch, calls: calls})
+		err := s.ex.Submit(&Batch{ctx: s.ctx, name: s.f.name, n: n, first: numbers(n), size: s.opts.batch, calls: calls})
 		s.mu.Lock()
 		s.flushing = false
 		if err != nil {
@@ -233,10 +233,16 @@ func (s *stream[In, Out]) deliver(first int, outs []Out) {
 	s.progressed()
 }
 
-func (s *stream[In, Out]) fail(i int, err error) {
+func (s *stream[In, Out]) deliverOne(i int, out Out) {
+	s.deliverResult(Result[Out]{Index: i, Value: out})
+}
+
+func (s *stream[In, Out]) fail(i int, err error) { s.deliverResult(Result[Out]{Index: i, Err: err}) }
+
+func (s *stream[In, Out]) deliverResult(r Result[Out]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle(Result[Out]{Index: i, Err: err})
+	s.settle(r)
 	s.progressed()
 }
 

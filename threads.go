@@ -77,6 +77,9 @@ type thread struct {
 	now span            // a single call
 	ctx context.Context // of that, where it is not the batch's
 	ran int             // calls so far
+
+	contexts []callInBatch // for the next calls
+	own      [1]callInBatch
 }
 
 // NewThreads returns an executor on goroutines. It starts nothing; what is wrong
@@ -121,6 +124,7 @@ func (t *Threads) Submit(b *Batch) error {
 func (t *Threads) staff() {
 	for n := min(t.queue.n, t.cfg.Workers-len(t.running)); n > 0; n-- {
 		th := &thread{}
+		th.contexts = th.own[:]
 		t.running[th] = struct{}{}
 		go t.work(th) // ends when the queue is empty; waited for in Shutdown
 	}
@@ -213,13 +217,29 @@ func (t *Threads) run(th *thread, s span) {
 			cancel()
 		}()
 	}
+	of := s.e.in
+	if ctx != s.e.ctx {
+		of = &batchContext{ctx, of.prefix, of.first}
+	}
+	c := th.context(of, s.i)
 	if th.ran++; th.ran%16 != 1 {
-		s.e.b.Run(ctx, s.i)
+		s.e.b.calls.run(c, s.i)
 		return
 	}
 	began := time.Now()
-	s.e.b.Run(ctx, s.i)
+	s.e.b.calls.run(c, s.i)
 	s.e.cost.addTime(1, time.Since(began))
+}
+
+// context returns one for a call. They are made for many calls at a time.
+func (th *thread) context(of *batchContext, i int) *callInBatch {
+	if len(th.contexts) == 0 {
+		th.contexts = make([]callInBatch, min(th.ran+1, 64))
+	}
+	c := &th.contexts[0]
+	th.contexts = th.contexts[1:]
+	c.batchContext, c.i = of, i
+	return c
 }
 
 // ended counts the call that the goroutine ran.

@@ -16,6 +16,7 @@ type work struct {
 	args []byte            // of all calls, as in a Calls frame; of a lone call its argument
 	lone bool              // came in a Call frame
 	came *handover.Arrival // with all calls, or nil
+	from *origin           // of the calls
 	pos  atomic.Uint64
 }
 
@@ -74,7 +75,7 @@ func (w *work) part(from, to int) *work {
 		_, args, _ = wire.SplitArg(args) // cannot fail: they were counted
 	}
 	part := newWork(w.id+uint64(from), to-from, w.name, w.f, args)
-	part.lone, part.came = w.lone, w.came
+	part.lone, part.came, part.from = w.lone, w.came, w.from
 	return part
 }
 

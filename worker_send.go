@@ -25,6 +25,7 @@ type outgoing struct {
 	unsent []unsent // what could not be sent without waiting
 	buf    []byte   // scratch of say
 	calls  []flying // likewise
+	key    string   // that calls were sent with last
 
 	encoded  uint64      // calls of lower ids have been encoded or refused
 	encoding atomic.Bool // an argument is being encoded, which may take a while
@@ -328,7 +329,12 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 			buf = wire.Begin(buf, wire.Handover, 0)
 		}
 		head := len(buf)
-		buf = wire.AppendName(wire.Begin(buf, wire.Calls, id), s.e.b.Func())
+		key, number := s.e.b.Key(s.i)
+		before := w.out.key
+		if w.out.key = key; key == before {
+			key = ""
+		}
+		buf = wire.AppendHead(wire.Begin(buf, wire.Calls, id), s.e.b.Func(), key, number)
 		w.out.encoding.Store(true)
 		out, n, tail, err := s.e.b.calls.appendArgs(buf, s.i, s.n, start+maxBatchBytes, parcel)
 		w.out.encoding.Store(false)
@@ -354,6 +360,9 @@ func (w *worker) encode(buf []byte, f flying, how transport.How) []byte {
 			}
 		}
 		parcel.Release()
+		if n == 0 || len(buf) == start { // nothing is sent
+			w.out.key = before
+		}
 		s.e.cost.addArguments(n, size)
 		_, s = s.split(n)
 		id += uint64(n)

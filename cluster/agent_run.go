@@ -44,7 +44,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	var buf []byte
 	left, lost := c.N, 0
 	over, full := make(chan struct{}), make(chan struct{}, 1)
-	b := multiproc.NewRawBatch(ctx, c.Func, args, c.N, func(i, pid int, result []byte, err error) {
+	answer := func(i, pid int, result []byte, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if errors.Is(err, multiproc.ErrClosed) || ctx.Err() != nil && err != nil {
@@ -60,7 +60,8 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			default:
 			}
 		}
-	})
+	}
+	b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: c.Func, Args: args, Size: c.N, Key: c.Key, First: c.First, Answer: answer})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
 			m.back(0)

@@ -15,7 +15,7 @@ var embedded = proctest.Subject{
 	Name: "cluster of this machine",
 	Open: func(o proctest.Options) multiproc.Executor {
 		c, err := cluster.Dial(context.Background(), cluster.Config{Pool: multiproc.PoolConfig{
-			Workers: o.Workers, KillGrace: o.Grace, Stderr: proctest.Quiet,
+			Workers: o.Workers, KillGrace: o.Grace, Retry: o.Retry, Stderr: proctest.Quiet,
 		}})
 		if err != nil {
 			panic(err)

@@ -16,7 +16,7 @@
 //
 // A call runs at least once: when an agent is gone before it has answered, another runs the call
 // again, 20 seconds after it was heard of last, and the first answer counts. What a function does to the world should be
-// idempotent. When the submitter is gone its calls are withdrawn, within 15 seconds.
+// idempotent: multiproc.Key is the same for each run. When the submitter is gone its calls are withdrawn, within 15 seconds.
 //
 // # Protocol
 //

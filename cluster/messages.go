@@ -20,6 +20,8 @@ type chunk struct {
 	Attempt int
 	Program string // what runs it: the hash of an executable
 	Func    string
+	Key     string // of the calls, with First, as multiproc.Batch.Key says
+	First   uint64
 	N       int    // how many calls
 	Args    []byte // as multiproc.Batch.AppendArgs makes them
 	Blob    string // the object that has them instead, or empty
@@ -42,6 +44,8 @@ func decodeChunk(data []byte) (c chunk, err error) {
 	switch {
 	case c.Func == "" || c.Program == "":
 		err = errors.New("it has no function or program")
+	case c.Key == "" || len(c.Key) > wire.MaxKey:
+		err = fmt.Errorf("it has a key of %d bytes", len(c.Key))
 	case c.N < 1 || c.N > maxCalls:
 		err = fmt.Errorf("it has %d calls", c.N)
 	case c.BlobLen < 0 || c.BlobLen > maxBlob:

@@ -39,7 +39,7 @@ func TestAnswers(t *testing.T) {
 
 // FuzzMessages has hostile bytes be messages.
 func FuzzMessages(f *testing.F) {
-	c, err1 := encodeChunk(&chunk{Job: "user.j", ID: 1, Program: "p", Func: "f", N: 1, Args: []byte{1, 0, 0, 0, 5}})
+	c, err1 := encodeChunk(&chunk{Job: "user.j", ID: 1, Program: "p", Func: "f", Key: "k", N: 1, Args: []byte{1, 0, 0, 0, 5}})
 	o, err2 := encodeOutcome(&outcome{Chunk: 1, Ran: time.Second, Answers: appendAnswer(nil, answer{0, 1, isResult, []byte{5}})})
 	if err1 != nil || err2 != nil {
 		f.Fatal(err1, err2)

@@ -109,7 +109,7 @@ func openRemote(o proctest.Options, cache string) (*remote, error) {
 	agent.Go(func() {
 		cluster.RunAgent(ctx, cluster.AgentConfig{
 			URL: s.URL(), Name: "remote", AllowUnsigned: true, CacheDir: cache, Logger: quietly, Grace: time.Second,
-			Pool: multiproc.PoolConfig{Workers: o.Workers, KillGrace: o.Grace, Stderr: proctest.Quiet},
+			Pool: multiproc.PoolConfig{Workers: o.Workers, KillGrace: o.Grace, Retry: o.Retry, Stderr: proctest.Quiet},
 		})
 	})
 	r := &remote{end: sync.OnceFunc(func() {

@@ -86,7 +86,8 @@ func (c *Cluster) sendNext() {
 	if took == 0 {
 		return
 	}
-	m := &chunk{Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), N: took, Args: args}
+	key, first := s.e.b.Key(s.i)
+	m := &chunk{Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), Key: key, First: first, N: took, Args: args}
 	if len(args) > maxChunk+maxChunk/2 {
 		ch.blob = c.job + "." + strconv.FormatUint(id, 10)
 		m.Args, m.Blob, m.BlobLen = nil, ch.blob, int64(len(args))

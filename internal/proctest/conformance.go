@@ -37,12 +37,13 @@ type Options struct {
 	Workers int
 	Grace   time.Duration // for calls that do not look at their contexts
 	Setup   *multiproc.Setup
+	Retry   multiproc.Retry
 }
 
 // Conformance checks that an executor does what callers rely on: one subtest for each
 // behaviour, by its number and words.
 func Conformance(t *testing.T, s Subject) {
-	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, unreadCases, crashCases, memoryCases} {
+	for _, group := range [][]behaviour{mapCases, streamCases, errorCases, codecCases, futureCases, closeCases, unreadCases, crashCases, memoryCases, keyCases} {
 		for _, b := range group {
 			if b.needs.crashes && !s.Crashes || b.needs.setup && !s.Setup || b.needs.memory && (s.NoMemory || !shm.Supported) {
 				continue

@@ -7,18 +7,30 @@ import (
 	"time"
 )
 
-// MaxName is the longest name that a function may have, in bytes.
-const MaxName = 255
+// MaxName is the longest name that a function may have, and MaxKey the longest beginning of
+// keys, in bytes.
+const (
+	MaxName = 255
+	MaxKey  = 255
+)
 
 var (
 	errTruncated = errors.New("frame body is cut short")
 	errTrailing  = errors.New("frame body goes on after its end")
 )
 
-// AppendName appends the name of a function, as the body of a Calls frame begins.
-func AppendName(dst []byte, name string) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(name)))
-	return append(dst, name...)
+// Head is how the body of a Calls or Call frame begins.
+type Head struct {
+	Name  []byte // of the function
+	Key   []byte // how the keys of the calls begin; empty: as in the last frame that said it
+	First uint64 // number of the first call, with which its key ends; the others follow
+}
+
+// AppendHead appends what the body of a Calls or Call frame begins with: see [Head].
+func AppendHead(dst []byte, name, key string, first uint64) []byte {
+	dst = append(binary.AppendUvarint(dst, uint64(len(name))), name...)
+	dst = append(binary.AppendUvarint(dst, uint64(len(key))), key...)
+	return binary.AppendUvarint(dst, first)
 }
 
 // BeginArg appends the place for the length of an argument, which is whatever is
@@ -41,25 +53,42 @@ func NoLength(buf []byte, start int) []byte {
 	return append(buf[:start], buf[start+4:]...)
 }
 
-// SplitCalls splits the body of a Calls frame into the name of the function and the
-// encoded arguments; [SplitArg] takes those apart. Both are parts of body.
-func SplitCalls(body []byte) (name, args []byte, err error) {
+// SplitCalls splits the body of a Calls frame into its head and the encoded arguments;
+// [SplitArg] takes those apart. All are parts of body.
+func SplitCalls(body []byte) (h Head, args []byte, err error) {
+	if h.Name, args, err = splitText(body, MaxName); err != nil {
+		return Head{}, nil, err
+	}
+	if h.Key, args, err = splitText(args, MaxKey); err != nil {
+		return Head{}, nil, err
+	}
+	first, k := binary.Uvarint(args)
+	if k <= 0 {
+		return Head{}, nil, errTruncated
+	}
+	h.First = first
+	return h, args[k:], nil
+}
+
+// splitText splits body into a text of at most most bytes that its length stands before, and
+// the rest.
+func splitText(body []byte, most uint64) (text, rest []byte, err error) {
 	n, k := binary.Uvarint(body)
-	if k <= 0 || n > MaxName || uint64(len(body)-k) < n {
+	if k <= 0 || n > most || uint64(len(body)-k) < n {
 		return nil, nil, errTruncated
 	}
 	return body[k : k+int(n)], body[k+int(n):], nil
 }
 
-// SplitCall splits the body of a Call frame into the name of the function, the encoded
-// argument and whether that is complete. Name and argument are parts of body.
-func SplitCall(body []byte) (name, arg []byte, whole bool, err error) {
-	name, arg, err = SplitCalls(body)
+// SplitCall splits the body of a Call frame into its head, the encoded argument and whether
+// that is complete. Head and argument are parts of body.
+func SplitCall(body []byte) (h Head, arg []byte, whole bool, err error) {
+	h, arg, err = SplitCalls(body)
 	if err != nil || len(arg) == 0 {
-		return nil, nil, false, errTruncated
+		return Head{}, nil, false, errTruncated
 	}
 	last := len(arg) - 1
-	return name, arg[:last:last], arg[last] == 1, nil
+	return h, arg[:last:last], arg[last] == 1, nil
 }
 
 // SplitArg splits arguments into the first one, encoded, and the others.

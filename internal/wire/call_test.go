@@ -1,16 +1,20 @@
 package wire
 
 import (
+	"bytes"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 )
 
 func TestCallsBody(t *testing.T) {
-	for _, name := range []string{"", "f", strings.Repeat("n", 127), strings.Repeat("n", MaxName)} {
+	for i, name := range []string{"", "f", strings.Repeat("n", 127), strings.Repeat("n", MaxName)} {
+		key := []string{"", "k", strings.Repeat("k", 128), strings.Repeat("k", MaxKey)}[i]
+		first := []uint64{0, 1, 128, math.MaxUint64}[i]
 		want := []string{"arg", "", strings.Repeat("x", 300)}
-		body := AppendName([]byte("x"), name)
+		body := AppendHead([]byte("x"), name, key, first)
 		for _, arg := range want {
 			start := len(body)
 			body = append(BeginArg(body), arg...)
@@ -19,8 +23,8 @@ func TestCallsBody(t *testing.T) {
 			}
 		}
 		got, args, err := SplitCalls(body[1:])
-		if err != nil || string(got) != name {
-			t.Errorf("%d bytes: got %q, %v", len(name), got, err)
+		if err != nil || string(got.Name) != name || string(got.Key) != key || got.First != first {
+			t.Errorf("%d bytes: got %+v, %v", len(name), got, err)
 		}
 		if n, err := CountArgs(args); n != len(want) || err != nil {
 			t.Errorf("%d arguments, %v", n, err)
@@ -36,11 +40,13 @@ func TestCallsBody(t *testing.T) {
 		}
 	}
 	for _, body := range []string{
-		"", "\x01", "\x02a", "\x80", string(AppendName(nil, strings.Repeat("n", MaxName+1))),
+		"", "\x01", "\x02a", "\x80", string(AppendHead(nil, strings.Repeat("n", MaxName+1), "k", 1)),
+		"\x01f", "\x01f\x02k", "\x01f\x01k", "\x01f\x01k\x80", "\x01f\x01k" + strings.Repeat("\xff", 10), "\x01f\x80",
+		string(AppendHead(nil, "f", strings.Repeat("k", MaxKey+1), 1)),
 		"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
 	} {
-		if name, _, err := SplitCalls([]byte(body)); err == nil {
-			t.Errorf("%.20q is taken for a call of %.20q", body, name)
+		if h, _, err := SplitCalls([]byte(body)); err == nil {
+			t.Errorf("%.20q is taken for a call of %+v", body, h)
 		}
 	}
 	for _, args := range []string{"\x01", "\x00\x00\x00", "\x01\x00\x00\x00", "\x00\x00\x00\x00\x02\x00\x00\x00x", "\xff\xff\xff\xffx"} {
@@ -48,6 +54,33 @@ func TestCallsBody(t *testing.T) {
 			t.Errorf("%q is taken for %d arguments", args, n)
 		}
 	}
+}
+
+// FuzzCalls: what is taken for the body of a frame of calls says the same when it is made again.
+func FuzzCalls(f *testing.F) {
+	arg := BeginArg(AppendHead(nil, "f", "key", 300))
+	if err := EndArg(arg, len(arg)-4); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(arg)
+	f.Add(append(AppendHead(nil, "", "", math.MaxUint64), 1))
+	f.Add(AppendHead(nil, strings.Repeat("n", MaxName), strings.Repeat("k", MaxKey+1), 1))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		h, args, err := SplitCalls(body)
+		if _, _, _, lone := SplitCall(body); (lone == nil) != (err == nil && len(args) > 0) {
+			t.Fatalf("as many calls: %v; as one: %v", err, lone)
+		}
+		if err != nil {
+			return
+		}
+		if len(h.Name) > MaxName || len(h.Key) > MaxKey {
+			t.Fatalf("a name of %d bytes and a key of %d", len(h.Name), len(h.Key))
+		}
+		again := append(AppendHead(nil, string(h.Name), string(h.Key), h.First), args...)
+		if got, rest, err := SplitCalls(again); err != nil || len(again) > len(body) || !reflect.DeepEqual(got, h) || !bytes.Equal(rest, args) {
+			t.Fatalf("got %+v, %v, want %+v", got, err, h)
+		}
+	})
 }
 
 func TestRanBody(t *testing.T) {

@@ -98,10 +98,10 @@ func TestShorten(t *testing.T) {
 }
 
 func TestCallBody(t *testing.T) {
-	body := append(AppendName(nil, "f"), "argument\x01"...)
-	name, arg, whole, err := SplitCall(body)
-	if string(name) != "f" || string(arg) != "argument" || !whole || err != nil {
-		t.Errorf("got %q, %q, %v, %v", name, arg, whole, err)
+	body := append(AppendHead(nil, "f", "k", 300), "argument\x01"...)
+	h, arg, whole, err := SplitCall(body)
+	if string(h.Name) != "f" || string(h.Key) != "k" || h.First != 300 || string(arg) != "argument" || !whole || err != nil {
+		t.Errorf("got %+v, %q, %v, %v", h, arg, whole, err)
 	}
 	body[len(body)-1] = 0
 	if _, _, whole, err := SplitCall(body); whole || err != nil {

@@ -29,7 +29,7 @@ package wire
 
 // Version is the version of the protocol, sent in the worker's environment and
 // in its [Hello]. A parent and a worker of different versions refuse each other.
-const Version = 4
+const Version = 5
 
 // Kind tells what a frame means.
 type Kind uint8
@@ -43,9 +43,15 @@ type Kind uint8
 // it was running when it died. The nanoseconds of an answer are how long the call ran,
 // together with the calls before it whose answers said 0. Log may come at any time. Each
 // worker knows a function whose name is empty and which returns its argument.
+//
+// Calls and Call begin with a head: length of the function's name (uvarint, at most 255), name,
+// length of a key (likewise), key, and a number (uvarint). An empty key stands for that of the last
+// frame that had one, if there was one. Then call i of the frame, from 0, has the idempotency key "<key>/<number+i>",
+// in decimal and modulo 1<<64, which the worker lets the function know. A call that is sent again, to
+// whomever, has the same. Calls of id 0, which are for the worker itself, have none.
 const (
 	Hello    Kind = 1  // worker to parent; body: CBOR Greeting
-	Calls    Kind = 2  // parent to worker; id of the first; body: length of name (uvarint), name, and for each call its argument: length (4 bytes, little-endian), CBOR
+	Calls    Kind = 2  // parent to worker; id of the first; body: head, and for each call its argument: length (4 bytes, little-endian), CBOR
 	Started  Kind = 3  // worker to parent; id; no body: the call runs from now on
 	Result   Kind = 4  // worker to parent; id; body: nanoseconds (8 bytes), CBOR result
 	Failed   Kind = 5  // worker to parent; id; body: nanoseconds (8 bytes), CBOR Failure
@@ -53,7 +59,7 @@ const (
 	Recall   Kind = 7  // parent to worker; body: uvarint n: give back the last n calls not started
 	Returned Kind = 8  // worker to parent; id; body: uvarint n: calls id … id+n-1, where not yet answered, have not been started and will not be; n may be 0
 	Stop     Kind = 9  // parent to worker; body: exit code (uvarint), possibly a byte: exit now, with the byte after the calls that came before
-	Call     Kind = 10 // parent to worker; id; body: length of name (uvarint), name, CBOR argument, a byte: 1, or 0 if the argument is not complete, as nobody wants the call any more: it is to be given back
+	Call     Kind = 10 // parent to worker; id; body: head, CBOR argument, a byte: 1, or 0 if the argument is not complete, as nobody wants the call any more: it is to be given back
 	Log      Kind = 12 // worker to parent; id of the call that it is about, or 0: that is not said; body: see AppendRecord; only if the worker was told to
 	Exceeded Kind = 13 // worker to parent; id; body: uvarint 0 or 1: the call that runs has exceeded its limit of time, or of CPU time; its context has ended
 	Ping     Kind = 14 // parent to worker; no body: say Pong
