@@ -44,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(scaleCommand(), keyCommand(), agentCommand(), serverCommand(), setupCommand())
+	root.AddCommand(runCommandLine(), poolCommandLine(), scaleCommand(), keyCommand(), agentCommand(), serverCommand(), setupCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -72,15 +72,23 @@ const (
 // A failure is how the command ends when it does not end well.
 type failure struct {
 	code int
-	err  error  // several joined errors are printed one by one
+	err  error  // several joined errors are printed one by one; nil: the code says it all
 	hint string // what to do about it; may be empty
 }
 
-func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Error() string {
+	if f.err == nil {
+		return fmt.Sprintf("exit code %d", f.code)
+	}
+	return f.err.Error()
+}
 
 func (f *failure) Unwrap() error { return f.err }
 
 func (f *failure) print(w io.Writer) {
+	if f.err == nil {
+		return
+	}
 	errs := []error{f.err}
 	if joined, ok := f.err.(interface{ Unwrap() []error }); ok {
 		errs = joined.Unwrap()
