@@ -188,13 +188,15 @@ func (p *recordPool) run(ctx context.Context) error {
 	if closeErr := ex.Shutdown(context.Background()); err == nil {
 		err = closeErr
 	}
-	crews.end(p.spec.Session)
+	if endErr := crews.end(p.spec.Session); err == nil {
+		err = endErr
+	}
 	var by stopped
 	if errors.As(context.Cause(ctx), &by) {
 		return &failure{code: codeOwn, err: fmt.Errorf("%w after %d records", by, p.failed+p.answered)}
 	}
 	if err != nil {
-		return &failure{code: codeOwn, err: err}
+		return p.flags.cluster.ended(err)
 	}
 	if p.failed > 0 {
 		return &failure{code: min(p.failed, 101)}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -38,4 +39,13 @@ func (c *clusterFlags) dial(ctx context.Context) (multiproc.Executor, error) {
 		cfg.Key = key
 	}
 	return cluster.Dial(ctx, cfg)
+}
+
+// ended makes a failure of an error that has ended everything.
+func (c *clusterFlags) ended(err error) error {
+	f := &failure{code: codeOwn, err: err}
+	if errors.Is(err, cluster.ErrNoAgents) {
+		f.hint = "start an agent with: multiproc agent --nats " + c.cfg.URL
+	}
+	return f
 }

@@ -81,7 +81,7 @@ func (r *runner) run(ctx context.Context) error {
 		return &failure{code: codeOwn, err: fmt.Errorf("%w after %d jobs", by, r.brake.count())}
 	}
 	if err != nil {
-		return &failure{code: codeOwn, err: err}
+		return r.flags.cluster.ended(err)
 	}
 	if code := r.brake.exitCode(); code != 0 {
 		return &failure{code: code}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,16 +81,16 @@ func (r *crewRoom) of(spec workerSpec) *crew {
 }
 
 // end ends the workers of a session.
-func (r *crewRoom) end(session string) {
+func (r *crewRoom) end(session string) error {
 	r.mu.Lock()
 	c := r.now
 	if c == nil || c.spec.Session != session {
 		r.mu.Unlock()
-		return
+		return nil
 	}
 	r.now = nil
 	r.mu.Unlock()
-	c.end()
+	return c.end()
 }
 
 // crew is workers of one kind.
@@ -100,6 +101,7 @@ type crew struct {
 	workers []*lineWorker // that may be given records
 	ending  sync.WaitGroup
 	broken  error // why there are no more
+	unasked error // a worker has written what it should not have
 }
 
 // ask has a worker answer a record. The error is that of ctx, or of workers that are of no use.
@@ -168,8 +170,8 @@ func (c *crew) drop(w *lineWorker) {
 	}
 }
 
-// end lets all workers end, and waits for them.
-func (c *crew) end() {
+// end lets all workers end, waits for them, and returns what was wrong with what they have written.
+func (c *crew) end() error {
 	c.mu.Lock()
 	if c.broken == nil {
 		c.broken = fmt.Errorf("%w: its session has ended", errWorker)
@@ -180,6 +182,9 @@ func (c *crew) end() {
 	c.workers = nil
 	c.mu.Unlock()
 	c.ending.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unasked
 }
 
 // question is a record that a worker is to answer.
@@ -346,7 +351,8 @@ func (w *lineWorker) write() {
 		last := w.retired
 		w.mu.Unlock()
 		if _, err := w.stdin.Write(out); err != nil {
-			return // it is about to end, as read notices
+			w.kill("it closed its standard input") // if it has not ended
+			return
 		}
 		if last {
 			w.mu.Lock()
@@ -413,8 +419,9 @@ func (w *lineWorker) answered(line string) bool {
 		w.mu.Unlock()
 		w.crew.mu.Lock()
 		defer w.crew.mu.Unlock()
-		if w.crew.broken == nil {
-			w.crew.broken = fmt.Errorf("%w: it wrote a line without having been asked: %.60q; it has to write one line for each that it reads", errWorker, line)
+		if w.crew.unasked == nil {
+			w.crew.unasked = fmt.Errorf("%w: it wrote a line without having been asked: %.60q; it has to write one line for each that it reads", errWorker, line)
+			w.crew.broken = cmp.Or(w.crew.broken, w.crew.unasked)
 		}
 		return false
 	}
