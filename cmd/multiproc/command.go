@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,8 +24,8 @@ var runCommand = multiproc.Register("multiproc.run", func(ctx context.Context, c
 
 // command is a command that is to be run.
 type command struct {
-	Argv    []string      // where jobs.SlotMark is in it, it stands for the number of the slot, if Slot
-	Slot    bool          // the command gets a slot
+	Argv    []string      // where jobs.SlotMark is in it, it stands for the number of the slot
+	Local   bool          // this is the machine of whoever wants it run: there are slots
 	Env     []string      // added to the environment of the process that runs it
 	Dir     string        // working directory; empty: that of the process
 	Timeout time.Duration // of each try; 0: none
@@ -35,8 +36,9 @@ type command struct {
 // ranCommand is what has become of a command, in its last try.
 type ranCommand struct {
 	Stdout, Stderr jobs.Spool
-	ExitCode       int // -1 where a signal ended it
-	Signal         int // or 0
+	ExitCode       int  // -1 where a signal ended it
+	Signal         int  // or 0
+	Killed         bool // it was told to end, and TimedOut if that was for its time
 	TimedOut       bool
 	Tries          int
 	Start          time.Time
@@ -45,7 +47,7 @@ type ranCommand struct {
 }
 
 // ok reports whether the command has succeeded.
-func (o *ranCommand) ok() bool { return o.ExitCode == 0 && !o.TimedOut }
+func (o *ranCommand) ok() bool { return o.ExitCode == 0 && !o.Killed }
 
 // The exit codes of what cannot be run, as shells have them.
 const (
@@ -79,9 +81,9 @@ func (c command) run(ctx context.Context) (o ranCommand, err error) {
 
 func (c command) untilSuccess(ctx context.Context) (o ranCommand, err error) {
 	o.Host = hostname()
-	env := append(environment(), c.Env...)
+	env := append(environment(c.Local), c.Env...)
 	argv := c.Argv
-	if c.Slot {
+	if c.Local {
 		slot := slots.take()
 		defer slots.free(slot)
 		number := strconv.Itoa(slot)
@@ -125,7 +127,7 @@ func (o *ranCommand) attempt(ctx context.Context, c command, argv, env []string)
 		}.Run(limited)
 	}
 	o.ExitCode, o.Signal = exit.Code, int(exit.Signal)
-	o.TimedOut = exit.Killed && ctx.Err() == nil
+	o.Killed, o.TimedOut = exit.Killed, exit.Killed && ctx.Err() == nil
 	if err != nil {
 		fmt.Fprintf(&o.Stderr, "multiproc: %v\n", err)
 		switch {
@@ -147,12 +149,25 @@ var hostname = sync.OnceValue(func() string {
 })
 
 // environment returns the environment of commands, to which may be appended.
-var environment = sync.OnceValue(func() []string {
+func environment(local bool) []string {
+	if local {
+		return ownEnvironment()
+	}
+	return workerEnvironment()
+}
+
+// The variables of a command that this process belongs to, and what agents set for their workers alone.
+var (
+	ownEnvironment    = sync.OnceValue(func() []string { return environmentWithout("MP_SEQ", "MP_SLOT", "MP_TRY") })
+	workerEnvironment = sync.OnceValue(func() []string { return environmentWithout("MP_SEQ", "MP_SLOT", "MP_TRY", "GOMAXPROCS") })
+)
+
+func environmentWithout(names ...string) []string {
 	var env []string
 	seen := map[string]int{}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if strings.HasPrefix(name, "MP_") { // of a command that this one belongs to
+		if slices.Contains(names, name) {
 			continue
 		}
 		if i, twice := seen[name]; twice {
@@ -163,7 +178,7 @@ var environment = sync.OnceValue(func() []string {
 		env = append(env, v)
 	}
 	return env[:len(env):len(env)]
-})
+}
 
 // programs remembers where programs are.
 var programs lookup

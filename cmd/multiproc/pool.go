@@ -47,7 +47,7 @@ type poolFlags struct {
 	keep             bool
 	window, lifespan int
 	timeout, grace   string
-	onDeath          string
+	onDeath, proto   string
 	directory        string
 	cluster          clusterFlags
 }
@@ -77,6 +77,7 @@ func poolCommandLine() *cobra.Command {
 	f.StringArrayVarP(&flags.files, "arg-file", "a", nil, "file with records instead of standard input, which is -; may be given again")
 	f.StringVarP(&flags.jobs, "jobs", "j", "100%", "how many workers there are: N, +N or -N (more or less than CPUs), N% of the CPUs;\non a cluster agents say that")
 	f.BoolVarP(&flags.keep, "keep-order", "k", false, "write the answers in the order of the records")
+	f.StringVar(&flags.proto, "proto", "line", "how workers read and write: line, or json for objects {\"id\":1,\"data\":RECORD}, which are\nanswered by {\"id\":1,\"result\":…} or {\"id\":1,\"error\":\"…\"} in any order; records are JSON then")
 	f.IntVar(&flags.window, "window", 2, "how many records a worker is sent before it has answered the first; 1 on a cluster")
 	f.StringVar(&flags.timeout, "timeout", "", "end a worker that takes longer for a record, such as 30s, 1.5h or 90 (seconds)")
 	f.StringVar(&flags.grace, "grace", "5s", "how long a worker that is to end has, and again from SIGTERM to SIGKILL")
@@ -140,7 +141,11 @@ func (f *poolFlags) plan(args []string, stdin io.Reader) (p *recordPool, err err
 	if len(f.files) == 0 {
 		p.inputs = []jobs.Inputs{{Sources: []jobs.Source{{Reader: stdin, Name: "standard input"}}, AnyByte: true}}
 	}
-	p.spec.Workers, err = jobs.ParseJobs(f.jobs, runtime.GOMAXPROCS(0), maxJobs)
+	if p.spec.Proto = protocol(f.proto); !slices.Contains(protocols, p.spec.Proto) {
+		errs = append(errs, fmt.Errorf("--proto: unknown protocol %q; there are line, json", f.proto))
+	}
+	p.spec.Local = f.cluster.local()
+	p.spec.Workers, err = jobs.ParseJobs(f.jobs, runtime.GOMAXPROCS(0), jobLimit())
 	fault("--jobs", err)
 	p.spec.Timeout, err = parseSeconds(f.timeout)
 	fault("--timeout", err)
@@ -217,14 +222,14 @@ func (p *recordPool) runOn(ctx context.Context, ex multiproc.Executor) error {
 		text, known := p.pending[r.Index]
 		delete(p.pending, r.Index)
 		p.mu.Unlock()
-		died := r.Value.Died
+		failed := r.Value.Failed
 		switch {
 		case r.Err != nil && (!known || fatal(r.Err) || errors.Is(r.Err, errWorker)):
 			return r.Err
 		case r.Err != nil:
-			died = r.Err.Error()
+			failed = r.Err.Error()
 		}
-		if died == "" {
+		if failed == "" {
 			p.answered++
 			if err := out.line(r.Value.Line); err != nil {
 				return fmt.Errorf("write answers: %w", err)
@@ -232,7 +237,7 @@ func (p *recordPool) runOn(ctx context.Context, ex multiproc.Executor) error {
 			continue
 		}
 		p.failed++
-		err := fmt.Errorf("record %d (%.60q): %s", r.Index+1, text, died)
+		err := fmt.Errorf("record %d (%.60q): %s", r.Index+1, text, failed)
 		if p.flags.onDeath == "fail" {
 			return errors.Join(err, out.close())
 		}

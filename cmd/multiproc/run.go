@@ -119,8 +119,20 @@ func ownUsageCode(cmd *cobra.Command) {
 	})
 }
 
-// maxJobs is how many jobs run at once at most, unless more are asked for by number.
-const maxJobs = 4096
+// maxJobs is how many jobs run at once at most, each of which needs some descriptors.
+const (
+	maxJobs       = 4096
+	filesPerJob   = 8
+	filesPerOwner = 64
+)
+
+// jobLimit returns how many jobs can run at once on this machine.
+func jobLimit() int {
+	if files := filesLimit(); files > 0 {
+		return max(1, min(maxJobs, (files-filesPerOwner)/filesPerJob))
+	}
+	return maxJobs
+}
 
 // plan checks the flags and the arguments, tells everything that is wrong with them, and opens files.
 func (f *runFlags) plan(args []string, stdin io.Reader) (r *runner, err error) {
@@ -184,6 +196,13 @@ func (f *runFlags) plan(args []string, stdin io.Reader) (r *runner, err error) {
 	if r.template != nil && r.template.NeedsSlot() && !f.cluster.local() {
 		fault("", errors.New("the command has {%}, but on a cluster there are no slots to be numbered"))
 	}
+	if f.directory != "" && f.cluster.local() {
+		if info, err := os.Stat(f.directory); err != nil {
+			fault("--dir", err)
+		} else if !info.IsDir() {
+			fault("--dir", fmt.Errorf("%s is not a directory", f.directory))
+		}
+	}
 	r.timeout, err = parseSeconds(f.timeout)
 	fault("--timeout", err)
 	r.grace, err = parseSeconds(f.grace)
@@ -191,7 +210,7 @@ func (f *runFlags) plan(args []string, stdin io.Reader) (r *runner, err error) {
 	r.halt, err = jobs.ParseHalt(f.halt)
 	fault("--halt", err)
 	r.brake = newBrake(r.halt)
-	r.jobs, err = jobs.ParseJobs(f.jobs, runtime.GOMAXPROCS(0), maxJobs)
+	r.jobs, err = jobs.ParseJobs(f.jobs, runtime.GOMAXPROCS(0), jobLimit())
 	fault("--jobs", err)
 	return r, errors.Join(errs...)
 }

@@ -216,7 +216,7 @@ func untilDone[T any](ctx context.Context, seq iter.Seq[T]) iter.Seq[T] {
 func (r *runner) command(j jobs.Job) (command, pendingJob, error) {
 	c := command{
 		Env: []string{"MP_SEQ=" + strconv.Itoa(j.Seq)}, Dir: r.flags.directory, Timeout: r.timeout, Grace: r.grace, Tries: r.flags.retries,
-		Slot: r.flags.cluster.local(),
+		Local: r.flags.cluster.local(),
 	}
 	job := pendingJob{tag: strings.Join(j.Args, " ") + "\t"}
 	if r.template == nil {

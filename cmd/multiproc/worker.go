@@ -35,14 +35,16 @@ type record struct {
 
 // answer is what a worker has made of a record.
 type answer struct {
-	Line string
-	Died string // why there is none
+	Line   string
+	Failed string // why there is none
 }
 
 // workerSpec says what workers are like.
 type workerSpec struct {
 	Session        string // workers answer records of one session alone
 	Argv           []string
+	Proto          protocol
+	Local          bool // they are of the process that the command is
 	Dir            string
 	Workers        int           // how many there are in this process
 	Window         int           // records that each has at a time
@@ -106,6 +108,9 @@ type crew struct {
 
 // ask has a worker answer a record. The error is that of ctx, or of workers that are of no use.
 func (c *crew) ask(ctx context.Context, line string) (answer, error) {
+	if err := c.spec.Proto.check(line); err != nil {
+		return answer{Failed: err.Error()}, nil
+	}
 	for deaths := 0; ; {
 		q := &question{line: line, done: make(chan reply, 1)}
 		w, err := c.give(q)
@@ -122,12 +127,12 @@ func (c *crew) ask(ctx context.Context, line string) (answer, error) {
 		}
 		switch {
 		case r.died == nil:
-			return answer{Line: r.line}, nil
+			return r.answer, nil
 		case r.innocent:
 			continue
 		}
 		if deaths++; deaths >= c.spec.Deaths {
-			return answer{Died: r.died.Error()}, nil
+			return answer{Failed: r.died.Error()}, nil
 		}
 	}
 }
@@ -189,13 +194,14 @@ func (c *crew) end() error {
 
 // question is a record that a worker is to answer.
 type question struct {
+	id   uint64 // of this worker, from 1 on
 	line string
 	done chan reply // gets one
 }
 
 // reply is what has become of a question.
 type reply struct {
-	line     string
+	answer   answer
 	died     error // of the worker, or nil
 	innocent bool  // it was not the question that the worker had before it
 }
@@ -213,11 +219,13 @@ type lineWorker struct {
 	given int // questions so far
 
 	mu      sync.Mutex
+	ids     uint64      // of questions so far
 	asked   []*question // not answered, in the order in which they were asked
 	unsent  []byte      // lines of them
 	retired bool        // there are no more to come
-	why     string      // it was killed
 	killed  bool
+	why     string      // it was killed
+	deaf    bool        // it has closed its standard input
 	limit   *time.Timer // of the first in asked, or nil
 }
 
@@ -242,7 +250,7 @@ func (c *crew) hire() (*lineWorker, error) {
 	}
 	defer theirOut.Close()
 	p, err := child.Start(child.Config{
-		Path: path, Args: c.spec.Argv, Env: environment(), Dir: c.spec.Dir, Stdin: theirIn, Stdout: theirOut, Stderr: os.Stderr,
+		Path: path, Args: c.spec.Argv, Env: environment(c.spec.Local), Dir: c.spec.Dir, Stdin: theirIn, Stdout: theirOut, Stderr: os.Stderr,
 		Tail: lastWords, Foreign: true,
 	})
 	if err != nil {
@@ -261,10 +269,12 @@ func (c *crew) hire() (*lineWorker, error) {
 func (w *lineWorker) add(q *question) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.ids++
+	q.id = w.ids
 	if w.asked = append(w.asked, q); len(w.asked) == 1 {
 		w.watch()
 	}
-	w.unsent = append(append(w.unsent, q.line...), '\n')
+	w.unsent = w.crew.spec.Proto.appendRecord(w.unsent, q.id, q.line)
 	w.poke()
 }
 
@@ -351,7 +361,10 @@ func (w *lineWorker) write() {
 		last := w.retired
 		w.mu.Unlock()
 		if _, err := w.stdin.Write(out); err != nil {
-			w.kill("it closed its standard input") // if it has not ended
+			w.mu.Lock()
+			w.deaf = true
+			w.mu.Unlock()
+			w.insist(deafGrace) // most likely it is about to end
 			return
 		}
 		if last {
@@ -365,6 +378,9 @@ func (w *lineWorker) write() {
 		}
 	}
 }
+
+// deafGrace is how long a worker may live on that has closed its standard input.
+const deafGrace = time.Second
 
 // read reads answers until there are no more, and buries the worker.
 func (w *lineWorker) read(stdout io.ReadCloser) {
@@ -385,6 +401,9 @@ func (w *lineWorker) read(stdout io.ReadCloser) {
 	w.crew.mu.Unlock()
 	w.mu.Lock()
 	asked, why := w.asked, w.why
+	if w.deaf && why == "" && (ended.Signal() == syscall.SIGTERM || ended.Signal() == syscall.SIGKILL) {
+		why = "it had closed its standard input"
+	}
 	w.asked = nil
 	w.watch()
 	w.mu.Unlock()
@@ -409,32 +428,44 @@ func readLine(r *bufio.Reader) (string, error) {
 	}
 }
 
-// answered takes an answer, and reports whether it was asked for.
+// answered takes a line, and reports whether it is an answer.
 func (w *lineWorker) answered(line string) bool {
-	w.crew.mu.Lock()
-	w.open--
-	w.crew.mu.Unlock()
 	w.mu.Lock()
-	if len(w.asked) == 0 {
+	i, a, err := w.crew.spec.Proto.parse(line, w.asked)
+	if err != nil {
+		if w.why == "" {
+			w.why = err.Error()
+		}
+		unasked := len(w.asked) == 0
 		w.mu.Unlock()
-		w.crew.mu.Lock()
-		defer w.crew.mu.Unlock()
-		if w.crew.unasked == nil {
-			w.crew.unasked = fmt.Errorf("%w: it wrote a line without having been asked: %.60q; it has to write one line for each that it reads", errWorker, line)
-			w.crew.broken = cmp.Or(w.crew.broken, w.crew.unasked)
+		if unasked { // nobody would hear of it otherwise
+			w.crew.fail(fmt.Errorf("%w: %w", errWorker, err))
 		}
 		return false
 	}
-	q := w.asked[0]
-	w.asked = w.asked[1:]
-	w.watch()
+	q := w.asked[i]
+	w.asked = slices.Delete(w.asked, i, i+1)
+	if i == 0 {
+		w.watch()
+	}
 	idle := w.retired && len(w.asked) == 0
 	w.mu.Unlock()
-	q.done <- reply{line: line}
+	w.crew.mu.Lock()
+	w.open--
+	w.crew.mu.Unlock()
+	q.done <- reply{answer: a}
 	if idle {
 		w.insist(w.crew.spec.Grace)
 	}
 	return true
+}
+
+// fail notes that workers write what they should not.
+func (c *crew) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unasked = cmp.Or(c.unasked, err)
+	c.broken = cmp.Or(c.broken, c.unasked)
 }
 
 // death says how a worker has ended.
