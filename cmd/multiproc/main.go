@@ -1,8 +1,11 @@
-// Command multiproc is the command of this module: its subcommand scale measures how a workload
+// Command multiproc is the command of this module: its subcommand run runs a command for each input,
+// pool hands lines to persistent workers of any language, scale measures how a workload
 // scales on threads, on processes and on a pool of worker processes, and key makes keys and
 // signs programs for clusters, of which agent runs the calls, server carries the messages, and setup
 // makes what they need.
 //
+//	multiproc run --help
+//	multiproc pool --help
 //	multiproc scale --help
 //	multiproc key --help
 //	multiproc agent --help
@@ -36,7 +39,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Use:   "multiproc",
 		Short: "Run one function on threads, on processes or on a pool of worker processes",
 		Long: "Multiproc is a Go library that runs one function on threads, on processes or on a pool\n" +
-			"of worker processes, or on many machines. This command measures what each of them is good for,\n" +
+			"of worker processes, or on many machines. This command does the same with commands and with workers\n" +
+			"of any language, measures what each of them is good for,\n" +
 			"runs the agents and servers of clusters, and keeps the keys with which their programs are signed.",
 		Version:       version(),
 		SilenceErrors: true,

@@ -141,7 +141,7 @@ func (f *poolFlags) plan(args []string, stdin io.Reader) (p *recordPool, err err
 	if len(f.files) == 0 {
 		p.inputs = []jobs.Inputs{{Sources: []jobs.Source{{Reader: stdin, Name: "standard input"}}, AnyByte: true}}
 	}
-	if p.spec.Proto = protocol(f.proto); !slices.Contains(protocols, p.spec.Proto) {
+	if p.spec.Proto = jobs.Protocol(f.proto); !slices.Contains(jobs.Protocols, p.spec.Proto) {
 		errs = append(errs, fmt.Errorf("--proto: unknown protocol %q; there are line, json", f.proto))
 	}
 	p.spec.Local = f.cluster.local()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/cmd/multiproc/internal/jobs"
 	"github.com/seed84f35039/multiproc/internal/child"
 )
 
@@ -43,7 +44,7 @@ type answer struct {
 type workerSpec struct {
 	Session        string // workers answer records of one session alone
 	Argv           []string
-	Proto          protocol
+	Proto          jobs.Protocol
 	Local          bool // they are of the process that the command is
 	Dir            string
 	Workers        int           // how many there are in this process
@@ -108,7 +109,7 @@ type crew struct {
 
 // ask has a worker answer a record. The error is that of ctx, or of workers that are of no use.
 func (c *crew) ask(ctx context.Context, line string) (answer, error) {
-	if err := c.spec.Proto.check(line); err != nil {
+	if err := c.spec.Proto.Check(line); err != nil {
 		return answer{Failed: err.Error()}, nil
 	}
 	for deaths := 0; ; {
@@ -274,7 +275,7 @@ func (w *lineWorker) add(q *question) {
 	if w.asked = append(w.asked, q); len(w.asked) == 1 {
 		w.watch()
 	}
-	w.unsent = w.crew.spec.Proto.appendRecord(w.unsent, q.id, q.line)
+	w.unsent = w.crew.spec.Proto.AppendRecord(w.unsent, q.id, q.line)
 	w.poke()
 }
 
@@ -431,7 +432,14 @@ func readLine(r *bufio.Reader) (string, error) {
 // answered takes a line, and reports whether it is an answer.
 func (w *lineWorker) answered(line string) bool {
 	w.mu.Lock()
-	i, a, err := w.crew.spec.Proto.parse(line, w.asked)
+	a, err := w.crew.spec.Proto.Parse(line)
+	i := 0
+	if err == nil && a.ID > 0 {
+		i = slices.IndexFunc(w.asked, func(q *question) bool { return q.id == a.ID })
+	}
+	if err == nil && (i < 0 || i >= len(w.asked)) {
+		err = fmt.Errorf("it wrote what nobody has asked for: %.60q", line)
+	}
 	if err != nil {
 		if w.why == "" {
 			w.why = err.Error()
@@ -453,7 +461,7 @@ func (w *lineWorker) answered(line string) bool {
 	w.crew.mu.Lock()
 	w.open--
 	w.crew.mu.Unlock()
-	q.done <- reply{answer: a}
+	q.done <- reply{answer: answer{Line: a.Text, Failed: a.Failed}}
 	if idle {
 		w.insist(w.crew.spec.Grace)
 	}
