@@ -186,11 +186,11 @@ func (p *recordPool) run(ctx context.Context) error {
 	var err error
 	if p.flags.cluster.local() {
 		ex = multiproc.NewThreads(multiproc.ThreadsConfig{Workers: p.spec.Workers * p.spec.Window})
-	} else if ex, err = p.flags.cluster.dial(ctx); err != nil {
+	} else if ex, err = p.flags.cluster.dial(ctx, p.spec.Grace); err != nil {
 		return &failure{code: codeOwn, err: err}
 	}
 	err = p.runOn(ctx, ex)
-	if closeErr := ex.Shutdown(context.Background()); err == nil {
+	if closeErr := shutdown(ex, p.spec.Grace); err == nil {
 		err = closeErr
 	}
 	if endErr := crews.end(p.spec.Session); err == nil {
@@ -201,7 +201,7 @@ func (p *recordPool) run(ctx context.Context) error {
 		return &failure{code: codeOwn, err: fmt.Errorf("%w after %d records", by, p.failed+p.answered)}
 	}
 	if err != nil {
-		return p.flags.cluster.ended(err)
+		return &failure{code: codeOwn, err: err}
 	}
 	if p.failed > 0 {
 		return &failure{code: min(p.failed, 101)}

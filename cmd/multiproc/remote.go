@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -28,9 +27,20 @@ func (c *clusterFlags) add(f *pflag.FlagSet) {
 // local reports whether the work is done on this machine.
 func (c *clusterFlags) local() bool { return c.cfg.URL == "" }
 
-// dial returns the cluster.
-func (c *clusterFlags) dial(ctx context.Context) (multiproc.Executor, error) {
+// endingTime is how long it may take, beyond the grace, until everything has ended.
+const endingTime = 15 * time.Second
+
+// shutdown ends an executor whose calls have ended, or are about to.
+func shutdown(ex multiproc.Executor, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace+endingTime)
+	defer cancel()
+	return ex.Shutdown(ctx)
+}
+
+// dial returns the cluster. A command that is to end may take the grace for it.
+func (c *clusterFlags) dial(ctx context.Context, grace time.Duration) (multiproc.Executor, error) {
 	cfg := c.cfg
+	cfg.Pool.KillGrace = grace + time.Second // it is the command that is to be killed, not the worker that waits for it
 	if c.key != "" {
 		key, err := cluster.ReadKey(c.key)
 		if err != nil {
@@ -39,13 +49,4 @@ func (c *clusterFlags) dial(ctx context.Context) (multiproc.Executor, error) {
 		cfg.Key = key
 	}
 	return cluster.Dial(ctx, cfg)
-}
-
-// ended makes a failure of an error that has ended everything.
-func (c *clusterFlags) ended(err error) error {
-	f := &failure{code: codeOwn, err: err}
-	if errors.Is(err, cluster.ErrNoAgents) {
-		f.hint = "start an agent with: multiproc agent --nats " + c.cfg.URL
-	}
-	return f
 }

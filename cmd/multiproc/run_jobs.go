@@ -73,7 +73,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	err = r.runOn(ctx, ex)
 	// What runs is ended by its context by now, or has ended; and if not, a second signal ends all of it.
-	if closeErr := ex.Shutdown(context.Background()); err == nil {
+	if closeErr := shutdown(ex, r.grace); err == nil {
 		err = closeErr
 	}
 	var by stopped
@@ -81,7 +81,7 @@ func (r *runner) run(ctx context.Context) error {
 		return &failure{code: codeOwn, err: fmt.Errorf("%w after %d jobs", by, r.brake.count())}
 	}
 	if err != nil {
-		return r.flags.cluster.ended(err)
+		return &failure{code: codeOwn, err: err}
 	}
 	if code := r.brake.exitCode(); code != 0 {
 		return &failure{code: code}
@@ -92,7 +92,7 @@ func (r *runner) run(ctx context.Context) error {
 // executor returns what runs the jobs.
 func (r *runner) executor(ctx context.Context) (multiproc.Executor, error) {
 	if !r.flags.cluster.local() {
-		return r.flags.cluster.dial(ctx)
+		return r.flags.cluster.dial(ctx, r.grace)
 	}
 	return multiproc.NewThreads(multiproc.ThreadsConfig{Workers: r.jobs}), nil
 }
