@@ -13,7 +13,8 @@
 //	multiproc setup --help
 //
 // It exits with 0, with 1 after a failure, with 2 when the command line is wrong, and with 128 and
-// the number of the signal when SIGINT, SIGTERM or SIGHUP ended it.
+// the number of the signal when SIGINT, SIGTERM or SIGHUP ended it. The exit codes of run and pool tell how
+// many jobs or records have failed, and 255 stands for everything else.
 package main
 
 import (

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // shell returns a command that runs a script.
@@ -54,6 +56,36 @@ func needShell(t *testing.T) {
 	if _, err := os.Stat("/bin/sh"); err != nil {
 		t.Skip("needs /bin/sh, a POSIX shell")
 	}
+}
+
+// TestAwaitEnd awaits the end of a process without a pidfd.
+func TestAwaitEnd(t *testing.T) {
+	needShell(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd := exec.Command("/bin/sh", "-c", "read x")
+	cmd.Stdin = r
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	end, err := awaitEnd(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(end)
+	poll := []unix.PollFd{{Fd: int32(end), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 0); n != 0 || err != nil {
+		t.Errorf("while the process runs, poll returns %d, %v", n, err)
+	}
+	w.Close()
+	if n, err := unix.Poll(poll, 10_000); n != 1 {
+		t.Errorf("after its end, poll returns %d, %v", n, err)
+	}
+	cmd.Wait()
 }
 
 // signalled calls a function when it is written to.
