@@ -93,6 +93,10 @@ func Start(cfg Config) (*Child, error) {
 		}
 		c.cmd.ExtraFiles = append([]*os.File(nil), cfg.Files...)
 		if cfg.Foreign {
+			var err error
+			if c.tie, err = newTie(); err != nil {
+				return err
+			}
 			return c.cmd.Start()
 		}
 		r, w, err := os.Pipe()
@@ -109,13 +113,14 @@ func Start(cfg Config) (*Child, error) {
 		f.Close()
 	}
 	if err != nil {
+		c.tie.close()
 		for _, f := range ours {
 			f.Close()
 		}
 		return nil, fmt.Errorf("start process: %w", err)
 	}
 	if cfg.Foreign {
-		c.tie, err = tieTo(c.PID())
+		err = c.tie.to(c.PID())
 	}
 	for _, p := range c.pumps {
 		go p.run() // ends when the pipe does; waited for in stop

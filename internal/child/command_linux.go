@@ -24,6 +24,9 @@ func (c Command) Run(ctx context.Context) (exit Exit, err error) {
 	}
 	r := running{end: -1, outputs: [2]output{{fd: -1}, {fd: -1}}}
 	defer r.close()
+	if r.tie, err = newTie(); err != nil {
+		return Exit{}, err
+	}
 	attr := syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{null.Fd(), null.Fd(), null.Fd()}, Sys: ownGroup()}
 	attr.Sys.PidFD = &r.end
 	for i, w := range [...]io.Writer{c.Stdout, c.Stderr} {
@@ -44,7 +47,7 @@ func (c Command) Run(ctx context.Context) (exit Exit, err error) {
 	if err != nil {
 		return Exit{}, fmt.Errorf("start %s: %w", c.Path, err)
 	}
-	r.tie, err = tieTo(r.pid)
+	err = r.tie.to(r.pid)
 	if err == nil && r.end < 0 {
 		r.end, err = awaitEnd(r.pid)
 	}

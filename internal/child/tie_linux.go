@@ -15,20 +15,31 @@ import (
 // from the last: that is for each kernel to choose. So there are two pipes, one for each order.
 type tie [2]struct{ read, write int }
 
-// tieTo ties a group, whose leader has not been waited for.
-func tieTo(group int) (t *tie, err error) {
+// newTie returns a tie without a group. All is ready then, so that hardly any time passes between the start of a group
+// and its being tied.
+func newTie() (t *tie, err error) {
 	t = &tie{{-1, -1}, {-1, -1}}
 	for i := range t {
-		if err := t.open(i, group); err != nil {
+		if err := t.open(i); err != nil {
 			t.close()
-			return nil, fmt.Errorf("tie process group %d to this process: %w", group, err)
+			return nil, fmt.Errorf("prepare to tie a process group to this process: %w", err)
 		}
 	}
 	return t, nil
 }
 
+// to ties a group, whose leader has not been waited for.
+func (t *tie) to(group int) error {
+	for _, p := range t {
+		if _, err := unix.FcntlInt(uintptr(p.read), unix.F_SETOWN, -group); err != nil {
+			return fmt.Errorf("tie process group %d to this process: %w", group, os.NewSyscallError("fcntl", err))
+		}
+	}
+	return nil
+}
+
 // open makes a pipe whose reading end has the lower number if i is 0, and the higher one if it is 1.
-func (t *tie) open(i, group int) error {
+func (t *tie) open(i int) error {
 	p := &t[i]
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
@@ -47,7 +58,7 @@ func (t *tie) open(i, group int) error {
 		unix.Close(*low)
 		*low = above
 	}
-	return os.NewSyscallError("fcntl", signalOnHangUp(uintptr(p.read), -group))
+	return os.NewSyscallError("fcntl", signalOnHangUp(uintptr(p.read), 0))
 }
 
 // close unties the group.
@@ -63,8 +74,8 @@ func (t *tie) close() {
 	}
 }
 
-// signalOnHangUp has the kernel send SIGKILL to a process, or a group if it is negative, when the other end of the pipe
-// closes.
+// signalOnHangUp has the kernel send SIGKILL to a process, to a group if it is negative, or to nobody if it is 0, when the
+// other end of the pipe closes.
 func signalOnHangUp(fd uintptr, owner int) error {
 	for _, set := range []struct{ cmd, arg int }{
 		{unix.F_SETSIG, int(syscall.SIGKILL)},
