@@ -1,8 +1,11 @@
-// Command multiproc is the command of this module: its subcommand scale measures how a workload
+// Command multiproc is the command of this module: its subcommand run runs a command for each input,
+// pool hands lines to persistent workers of any language, scale measures how a workload
 // scales on threads, on processes and on a pool of worker processes, and key makes keys and
 // signs programs for clusters, of which agent runs the calls, server carries the messages, and setup
 // makes what they need.
 //
+//	multiproc run --help
+//	multiproc pool --help
 //	multiproc scale --help
 //	multiproc key --help
 //	multiproc agent --help
@@ -10,7 +13,8 @@
 //	multiproc setup --help
 //
 // It exits with 0, with 1 after a failure, with 2 when the command line is wrong, and with 128 and
-// the number of the signal when SIGINT, SIGTERM or SIGHUP ended it.
+// the number of the signal when SIGINT, SIGTERM or SIGHUP ended it. The exit codes of run and pool tell how
+// many jobs or records have failed, and 255 stands for everything else.
 package main
 
 import (
@@ -36,7 +40,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Use:   "multiproc",
 		Short: "Run one function on threads, on processes or on a pool of worker processes",
 		Long: "Multiproc is a Go library that runs one function on threads, on processes or on a pool\n" +
-			"of worker processes, or on many machines. This command measures what each of them is good for,\n" +
+			"of worker processes, or on many machines. This command does the same with commands and with workers\n" +
+			"of any language, measures what each of them is good for,\n" +
 			"runs the agents and servers of clusters, and keeps the keys with which their programs are signed.",
 		Version:       version(),
 		SilenceErrors: true,
@@ -44,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(scaleCommand(), keyCommand(), agentCommand(), serverCommand(), setupCommand())
+	root.AddCommand(runCommandLine(), poolCommandLine(), scaleCommand(), keyCommand(), agentCommand(), serverCommand(), setupCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -72,15 +77,23 @@ const (
 // A failure is how the command ends when it does not end well.
 type failure struct {
 	code int
-	err  error  // several joined errors are printed one by one
+	err  error  // several joined errors are printed one by one; nil: the code says it all
 	hint string // what to do about it; may be empty
 }
 
-func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Error() string {
+	if f.err == nil {
+		return fmt.Sprintf("exit code %d", f.code)
+	}
+	return f.err.Error()
+}
 
 func (f *failure) Unwrap() error { return f.err }
 
 func (f *failure) print(w io.Writer) {
+	if f.err == nil {
+		return
+	}
 	errs := []error{f.err}
 	if joined, ok := f.err.(interface{ Unwrap() []error }); ok {
 		errs = joined.Unwrap()

@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -98,5 +99,7 @@ func lookPath(program string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not on the PATH", program)
+	return "", fmt.Errorf("%s %w", program, errNotOnPath)
 }
+
+var errNotOnPath = errors.New("is not on the PATH")

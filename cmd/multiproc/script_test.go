@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "report": report, "await": await, "signal": send, "exited": exited, "leftovers": leftovers,
-			"exe": executable, "signed": signed, "trust": trust,
+			"exe": executable, "signed": signed, "trust": trust, "read": readVariable,
 		},
 	})
 }
@@ -99,13 +99,18 @@ func eventually(ts *testscript.TestScript, what string, cond func() bool) {
 }
 
 // await N [TEXT] waits until the script has at least N processes(ts, TEXT), the command itself being
-// one. await -file PATTERN waits until there is such a file.
+// one. await -file PATTERN waits until there is such a file, await -full PATTERN until it has something in it.
 func await(ts *testscript.TestScript, _ bool, args []string) {
-	if args[0] == "-file" {
+	if args[0] == "-file" || args[0] == "-full" {
 		eventually(ts, args[1], func() bool {
 			files, err := filepath.Glob(args[1])
 			ts.Check(err)
-			return len(files) > 0
+			if len(files) == 0 || args[0] == "-file" {
+				return len(files) > 0
+			}
+			info, err := os.Stat(files[0])
+			ts.Check(err)
+			return info.Size() > 0
 		})
 		return
 	}
@@ -192,6 +197,11 @@ func processes(ts *testscript.TestScript, text string) []int {
 		}
 	}
 	return pids
+}
+
+// read VARIABLE FILE gives a variable of the environment what is in a file.
+func readVariable(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
 // exe FILE writes what looks like an executable for Linux: the header of one.

@@ -35,13 +35,18 @@ type Config struct {
 	Files  []*os.File // descriptors 3, 4, … of the child
 	Tail   int        // how many bytes of the end of standard error to keep for Ended
 	OnExit func()     // called when the child itself has ended and its group was killed; Linux only
+
+	// Foreign says that the program does not call Arm: its group is tied to the life of this process from here, where the
+	// system can do that. There is no descriptor after Files then.
+	Foreign bool
 }
 
 // Child is a process that was started. Reap must be called once it is no longer
 // needed: it is what releases the process and its descriptors.
 type Child struct {
 	cmd    *exec.Cmd
-	life   *os.File      // held open as long as the child may live; see Arm
+	life   *os.File      // held open as long as the child may live, see Arm; nil: it is foreign
+	tie    *tie          // where it is foreign
 	stderr *pump         // nil where nobody wants to know
 	pumps  []*pump       // of all output
 	exited chan struct{} // closed when the child itself has ended
@@ -86,13 +91,21 @@ func Start(cfg Config) (*Child, error) {
 			c.cmd.Stderr, c.stderr = w, newPump(r, cfg.Stderr, cfg.Tail)
 			c.pumps = append(c.pumps, c.stderr)
 		}
+		c.cmd.ExtraFiles = append([]*os.File(nil), cfg.Files...)
+		if cfg.Foreign {
+			var err error
+			if c.tie, err = newTie(); err != nil {
+				return err
+			}
+			return c.cmd.Start()
+		}
 		r, w, err := os.Pipe()
 		if err != nil {
 			return err
 		}
 		theirs, ours = append(theirs, r), append(ours, w)
 		c.life = w
-		c.cmd.ExtraFiles = append(append([]*os.File(nil), cfg.Files...), r)
+		c.cmd.ExtraFiles = append(c.cmd.ExtraFiles, r)
 		return c.cmd.Start()
 	}
 	err := start()
@@ -100,15 +113,24 @@ func Start(cfg Config) (*Child, error) {
 		f.Close()
 	}
 	if err != nil {
+		c.tie.close()
 		for _, f := range ours {
 			f.Close()
 		}
 		return nil, fmt.Errorf("start process: %w", err)
 	}
+	if cfg.Foreign {
+		err = c.tie.to(c.PID())
+	}
 	for _, p := range c.pumps {
 		go p.run() // ends when the pipe does; waited for in stop
 	}
 	go c.watch(cfg.OnExit) // ends with the child, which Reap waits for
+	if err != nil {
+		c.Signal(syscall.SIGKILL)
+		c.Reap()
+		return nil, fmt.Errorf("start process: %w", err)
+	}
 	return c, nil
 }
 
@@ -202,7 +224,10 @@ func (c *Child) wait(e Ended, limit <-chan time.Time) Ended {
 	case <-limit:
 		e.Err = fmt.Errorf("process %d did not end within %v of being killed", c.PID(), reapTimeout)
 	}
-	c.life.Close()
+	if c.life != nil {
+		c.life.Close()
+	}
+	c.tie.close()
 	stop(c.pumps...)
 	if c.stderr != nil {
 		e.Tail, e.Reason = c.stderr.last()

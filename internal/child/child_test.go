@@ -73,7 +73,9 @@ var roles = map[string]func(){
 		}
 		fmt.Fprint(os.Stderr, "last words")
 	},
-	"panic": func() { panic("a reason") },
+	"panic":        func() { panic("a reason") },
+	"tied command": func() { tied("command") },
+	"tied foreign": func() { tied("foreign") },
 	"count": func() {
 		fds, _ := os.ReadDir("/proc/self/fd")
 		say("%d", len(fds))
@@ -92,6 +94,9 @@ func TestMain(m *testing.M) {
 	}
 	r.Close()
 	w.Close()
+	if _, err := nullDevice(); err != nil { // stays open
+		panic(err)
+	}
 	before := descriptors()
 	code := m.Run()
 	// What Reap has given up on, a pipe or a pidfd, is closed by its own goroutine.

@@ -3,7 +3,6 @@ package child
 import (
 	"fmt"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +19,8 @@ func Arm(fd uintptr) error {
 	if _, err := unix.FcntlInt(fd, unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return fmt.Errorf("arm: descriptor %d: %w", fd, err)
 	}
-	for _, set := range []struct{ cmd, arg int }{
-		{unix.F_SETSIG, int(syscall.SIGKILL)},
-		{unix.F_SETOWN, -unix.Getpgrp()},
-		{unix.F_SETFL, unix.O_ASYNC},
-	} {
-		if _, err := unix.FcntlInt(fd, set.cmd, set.arg); err != nil {
-			return fmt.Errorf("arm: %w", os.NewSyscallError("fcntl", err))
-		}
+	if err := signalOnHangUp(fd, -unix.Getpgrp()); err != nil {
+		return fmt.Errorf("arm: %w", os.NewSyscallError("fcntl", err))
 	}
 	// The parent may have died before the signal was asked for.
 	poll := []unix.PollFd{{Fd: int32(fd)}}
