@@ -117,9 +117,10 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 		return nil, err
 	}
 	o := nats.GetDefaultOptions()
-	o.Url = a.url
-	if a.url == "" {
-		o.Url = nats.DefaultURL
+	for url := range strings.SplitSeq(a.url, ",") { // none: the default
+		if url = strings.TrimSpace(url); url != "" {
+			o.Servers = append(o.Servers, url)
+		}
 	}
 	for _, option := range options {
 		if err := option(&o); err != nil {
