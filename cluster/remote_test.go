@@ -143,6 +143,21 @@ func TestRemote(t *testing.T) {
 	})
 }
 
+// TestSeveralURLs has one of two servers not be there.
+func TestSeveralURLs(t *testing.T) {
+	s := startServer(t, cluster.ServerConfig{})
+	urls := "nats://127.0.0.1:1, " + s.URL()
+	if err := cluster.Setup(proctest.Within(t), cluster.SetupConfig{URL: urls}); err != nil {
+		t.Fatal(err)
+	}
+	startAgent(t, cluster.AgentConfig{URL: urls, AllowUnsigned: true})
+	c := dial(t, cluster.Config{URL: urls})
+	out, err := proctest.Square.Map(proctest.Within(t), c, []int{2, 3})
+	if err != nil || !slices.Equal(out, []int{4, 9}) {
+		t.Errorf("got %v, %v", out, err)
+	}
+}
+
 // TestTwoAgents has two agents share the calls of a Map, and one of them leave in the midst of it.
 func TestTwoAgents(t *testing.T) {
 	t.Parallel()

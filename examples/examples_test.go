@@ -60,6 +60,12 @@ var programs = map[string]program{
 			`threads +8 texts in \d+\.\d{4} seconds, \d+\.\d\d× as fast`,
 		},
 	},
+	"cluster": {
+		args: []string{"-to", "100000", "-parts", "8"},
+		want: []string{`9592 primes below 100000`, `calls: 8, processes: \d+, machines: 1, seconds: \d+\.\d{4}`},
+		bad:  []string{"-parts", "0"},
+		says: `-parts is 0, want at least 1`,
+	},
 	"isolation": {
 		want: []string{
 			`result #0: first`,

@@ -60,7 +60,7 @@ var table = []row{
 	},
 	{pkg: "internal/lint"},
 	{pkg: "bench/...", may: []string{".", "shared", "internal/child"}},
-	{pkg: "examples/...", may: []string{".", "shared", "scale"}},
+	{pkg: "examples/...", may: []string{".", "shared", "cluster", "scale"}},
 }
 
 // testTools are for tests alone: any test may import them, and no other code.
