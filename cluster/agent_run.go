@@ -41,10 +41,14 @@ const flushEvery = 100 * time.Millisecond
 func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, args [][]byte) {
 	began := time.Now()
 	var mu sync.Mutex
-	var buf []byte
+	buf := make([]byte, 0, min(len(c.Args)+8*c.N, maxOutcome)) // as if results were as large as arguments
 	left, lost := c.N, 0
 	over, full := make(chan struct{}), make(chan struct{}, 1)
-	b := multiproc.NewRawBatch(ctx, c.Func, args, c.N, func(i, pid int, result []byte, err error) {
+	size := c.Size
+	if size == 0 {
+		size = c.N
+	}
+	b := multiproc.NewRawBatch(ctx, c.Func, args, size, func(i, pid int, result []byte, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if errors.Is(err, multiproc.ErrClosed) || ctx.Err() != nil && err != nil {
@@ -88,14 +92,25 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			return
 		case last && lost > 0:
 			if len(answers) > 0 {
-				a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, false)
+				a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, false)
 			}
 			m.back(0)
 			return
 		case last || len(answers) > 0:
-			a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, last)
+			a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, last)
 		}
 	}
+}
+
+// work returns how long one worker would have taken for what has taken so long: each chunk has the slots for itself that
+// others leave it.
+func (a *agent) work(c *chunk, took time.Duration) time.Duration {
+	if c.Size == 0 || c.Size >= c.N {
+		return took
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return took * time.Duration(max(1, min((c.N+c.Size-1)/c.Size, a.slots/max(1, a.slots-a.vacant))))
 }
 
 // encodeAnswer returns what is told of a call.

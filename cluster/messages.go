@@ -20,6 +20,7 @@ type chunk struct {
 	Program string // what runs it: the hash of an executable
 	Func    string
 	N       int    // how many calls
+	Size    int    // how many of them a worker is handed at a time; 0: all
 	Args    []byte // as multiproc.Batch.AppendArgs makes them
 	Blob    string // the object that has them instead, or empty
 	BlobLen int64  // how many bytes that has
@@ -43,6 +44,8 @@ func decodeChunk(data []byte) (c chunk, err error) {
 		err = errors.New("it has no function or program")
 	case c.N < 1 || c.N > maxCalls:
 		err = fmt.Errorf("it has %d calls", c.N)
+	case c.Size < 0:
+		err = fmt.Errorf("it hands %d calls to a worker", c.Size)
 	case c.BlobLen < 0 || c.BlobLen > maxBlob:
 		err = fmt.Errorf("it has an object of %d bytes", c.BlobLen)
 	}
@@ -146,8 +149,9 @@ func appendAnswer(dst []byte, a answer) []byte {
 
 var errCutShort = errors.New("an answer is cut short")
 
-// splitAnswers takes answers apart. Their bodies are parts of data.
-func splitAnswers(data []byte) (answers []answer, err error) {
+// splitAnswers takes answers apart, of which there should be n at most. Their bodies are parts of data.
+func splitAnswers(data []byte, n int) (answers []answer, err error) {
+	answers = make([]answer, 0, min(n, len(data)/4)) // one has 4 bytes at least
 	for len(data) > 0 {
 		var a answer
 		var numbers [3]uint64
