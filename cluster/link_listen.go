@@ -2,18 +2,10 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-)
-
-// A fetch asks for so much, for so long.
-const (
-	fetchMost  = 256
-	fetchBytes = 8 << 20 // a server closes connections that do not take 64 MiB
-	fetchWait  = 4 * time.Second
 )
 
 // purgeEvery is how many results stay on the server at most after they have been taken.
@@ -21,12 +13,12 @@ const purgeEvery = 1000
 
 // listener takes the results of a job.
 type listener struct {
-	l        *natsLink
-	job      string
-	results  jetstream.Stream
-	consumer jetstream.Consumer // or nil
-	next     uint64             // the number of the message after the last that was taken
-	taken    int                // since the last purge
+	l       *natsLink
+	job     string
+	results jetstream.Stream
+	puller  *puller // or nil
+	next    uint64  // the number of the message after the last that was taken
+	taken   int     // since the last purge
 }
 
 func (l *natsLink) outcomes(ctx context.Context, job string, take func(data []byte), end func()) error {
@@ -36,13 +28,17 @@ func (l *natsLink) outcomes(ctx context.Context, job string, take func(data []by
 	}
 	l.going.Go(func() { // ends with ctx, or the link
 		defer end()
-		for ctx.Err() == nil && l.ctx.Err() == nil {
-			if li.consumer == nil && li.open(ctx) != nil {
+		ctx, cancel := l.guard(ctx)
+		defer cancel()
+		for ctx.Err() == nil {
+			if li.puller == nil && li.open(ctx) != nil {
 				sleep(ctx, pause)
 				continue
 			}
 			if li.fetch(ctx, take) != nil {
-				li.consumer = nil // it may be gone; another goes on behind what has been taken
+				li.puller.close(func(*nats.Msg) {})
+				li.puller = nil // the consumer may be gone; another goes on behind what has been taken
+				sleep(ctx, pause)
 			}
 		}
 	})
@@ -59,34 +55,39 @@ func (li *listener) open(ctx context.Context) (err error) {
 	if li.next > li.results.CachedInfo().State.LastSeq+1 { // it is another stream, as the first one was lost
 		li.next = 1
 	}
-	li.consumer, err = li.results.CreateConsumer(ctx, jetstream.ConsumerConfig{
+	consumer, err := li.results.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		FilterSubject: resultSubject + li.job, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq: li.next, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
 	})
+	if err == nil {
+		li.puller, err = newPuller(li.l.nc, resultsStream+userOf(li.job), consumer.CachedInfo().Name)
+	}
 	return blame(ctx, err)
 }
 
 // fetch takes what comes for a while.
 func (li *listener) fetch(ctx context.Context, take func(data []byte)) error {
-	ctx, cancel := context.WithTimeout(ctx, fetchWait)
-	defer cancel()
-	batch, err := li.consumer.Fetch(fetchMost, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
-	if err != nil {
-		sleep(ctx, pause)
-		return err
-	}
-	for m := range batch.Messages() {
+	for range fetchMost {
+		if li.puller.left <= fetchMost/2 { // so that nothing has to wait for a request
+			if err := li.puller.ask(fetchMost); err != nil {
+				return err
+			}
+		}
+		m, err := li.puller.next(ctx)
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			return nil
+		}
 		if meta, err := m.Metadata(); err == nil {
 			li.next = meta.Sequence.Stream + 1
 		}
-		take(m.Data())
+		take(m.Data)
 		if li.taken++; li.taken >= purgeEvery {
 			li.taken = 0
 			li.results.Purge(ctx, jetstream.WithPurgeSubject(resultSubject+li.job), jetstream.WithPurgeSequence(li.next))
 		}
-	}
-	if err := batch.Error(); !errors.Is(err, context.DeadlineExceeded) {
-		return err
 	}
 	return nil
 }
@@ -98,56 +99,6 @@ func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	}
-}
-
-// natsDelivery is a message of the stream of tasks.
-type natsDelivery struct{ m jetstream.Msg }
-
-func (d natsDelivery) data() []byte                 { return d.m.Data() }
-func (d natsDelivery) task() (string, uint64, bool) { return taskOf(d.m.Subject()) }
-func (d natsDelivery) working()                     { d.m.InProgress() }
-func (d natsDelivery) ack()                         { d.m.Ack() }
-func (d natsDelivery) drop(reason string)           { d.m.TermWithReason(reason) }
-func (d natsDelivery) back(after time.Duration) {
-	if after == 0 {
-		d.m.Nak()
-	} else {
-		d.m.NakWithDelay(after)
-	}
-}
-
-func (d natsDelivery) deliveries() int {
-	meta, err := d.m.Metadata()
-	if err != nil {
-		return 1
-	}
-	return int(meta.NumDelivered)
-}
-
-func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) error {
-	if err := l.denied(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, fetchWait)
-	defer cancel()
-	batch, err := l.tasks.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
-	if err != nil {
-		return err
-	}
-	for {
-		select {
-		case m, ok := <-batch.Messages():
-			if !ok {
-				return nil
-			}
-			take(natsDelivery{m})
-		case <-ctx.Done():
-			for m := range batch.Messages() { // bounded: the pull ends now. What is on its way comes again after ackWait
-				m.Nak()
-			}
-			return nil
-		}
 	}
 }
 

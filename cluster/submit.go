@@ -18,7 +18,7 @@ func (c *Cluster) send() {
 	for {
 		c.mu.Lock()
 		sent := false
-		if len(c.queue) > 0 && len(c.chunks) < c.ahead() && c.unstored < maxUnstored {
+		if len(c.queue) > 0 && c.room() {
 			sent = true
 			c.sendNext()
 		}
@@ -33,6 +33,9 @@ func (c *Cluster) send() {
 		}
 	}
 }
+
+// room tells whether more chunks may be sent. c.mu is held.
+func (c *Cluster) room() bool { return len(c.chunks) < c.ahead() && c.unstored < maxUnstored }
 
 // sendNext takes calls from the queue and sends them. c.mu is held, but not all the time.
 func (c *Cluster) sendNext() {
