@@ -146,9 +146,12 @@ func clustered(name, what string, full, quick int, more ...string) contender {
 	return external(name, ours, func(e *env) tool { return e.clustered }, what, full, quick, more...)
 }
 
+// jetStream begins the names of the limits of clusters.
+const jetStream = "JetStream "
+
 // engine returns a contender of peers/engine: what package cluster is built on, by itself.
 func engine(name, what string, full, quick int, more ...string) contender {
-	return external("JetStream "+name, limit, func(e *env) tool { return e.engine }, what, full, quick, more...)
+	return external(jetStream+name, limit, func(e *env) tool { return e.engine }, what, full, quick, more...)
 }
 
 // limitOf returns a contender of limits/limits.c.

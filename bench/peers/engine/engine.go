@@ -26,6 +26,7 @@ const (
 const (
 	asServer = "server"
 	asWorker = "worker"
+	asEcho   = "echo"
 )
 
 // patience is how long anything may take.

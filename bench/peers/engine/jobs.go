@@ -18,10 +18,10 @@ import (
 const argument = 100
 
 // call makes one call at a time.
-func (e *engine) call(n int, stream bool) (life.Figures, error) {
+func (e *engine) call(n int, stream bool, how string) (life.Figures, error) {
 	next, err := e.results(stream)
 	if err == nil {
-		err = e.work(stream, asIs)
+		err = e.work(stream, how)
 	}
 	if err != nil {
 		return nil, err

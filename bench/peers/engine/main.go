@@ -2,7 +2,7 @@
 // engine itself can do.
 //
 //	engine versions
-//	engine call N inside|apart memory|file reply|stream
+//	engine call N inside|apart memory|file reply|stream as-is|handed
 //	engine map N inside|apart memory|file reply|stream CALLS
 //	engine payload BYTES inside|apart memory|file 1|2
 //
@@ -31,6 +31,8 @@ func do(args []string) (any, error) {
 		return nil, serveApart(args[1])
 	case len(args) == 4 && args[0] == asWorker:
 		return nil, workApart(args[1], args[2] == "stream", args[3])
+	case len(args) == 1 && args[0] == asEcho:
+		return nil, echo()
 	case len(args) < 5:
 		return nil, errors.New(usage)
 	}
@@ -44,8 +46,8 @@ func do(args []string) (any, error) {
 	}
 	defer e.stop()
 	switch {
-	case args[0] == "call" && len(args) == 5:
-		return e.call(n, args[4] == "stream")
+	case args[0] == "call" && len(args) == 6:
+		return e.call(n, args[4] == "stream", args[5])
 	case args[0] == "map" && len(args) == 6:
 		calls, err := strconv.Atoi(args[5])
 		if err != nil || calls < 1 {

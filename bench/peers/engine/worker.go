@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,6 +19,7 @@ const replySubject = "reply.a"
 // What a worker does with a message.
 const (
 	asIs    = "as-is"   // give it back
+	handed  = "handed"  // give it to another process over a pipe, and what comes back by another pipe
 	squared = "squared" // give back the squares of what is in it
 )
 
@@ -87,6 +89,11 @@ func work(nc *nats.Conn, js jetstream.JetStream, stream bool, how string) error 
 			}
 		}
 	}()
+	hand, end, err := handOver(how == handed)
+	if err != nil {
+		return err
+	}
+	defer end()
 	for {
 		m, err := p.next(patience)
 		if errors.Is(err, nats.ErrTimeout) {
@@ -95,8 +102,13 @@ func work(nc *nats.Conn, js jetstream.JetStream, stream bool, how string) error 
 			return err
 		}
 		result := m.Data
-		if how == squared {
+		switch how {
+		case squared:
 			result = squares(m.Data)
+		case handed:
+			if result, err = hand(m.Data); err != nil {
+				return err
+			}
 		}
 		if !stream {
 			if err := errors.Join(nc.Publish(replySubject, result), m.Respond([]byte("+ACK"))); err != nil {
@@ -110,6 +122,41 @@ func work(nc *nats.Conn, js jetstream.JetStream, stream bool, how string) error 
 		}
 		line <- pending{m, future}
 	}
+}
+
+// handOver returns a function that has another process give data back, if there is to be one.
+func handOver(is bool) (hand func(data []byte) ([]byte, error), end func(), err error) {
+	if !is {
+		return nil, func() {}, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(self, asEcho)
+	in, errIn := cmd.StdinPipe()
+	out, errOut := cmd.StdoutPipe()
+	if err := errors.Join(errIn, errOut); err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	hand = func(data []byte) ([]byte, error) {
+		if _, err := in.Write(data); err != nil {
+			return nil, err
+		}
+		result := make([]byte, len(data))
+		_, err := io.ReadFull(out, result)
+		return result, err
+	}
+	return hand, func() { in.Close(); cmd.Wait() }, nil
+}
+
+// echo is what the process does that a worker hands data to.
+func echo() error {
+	_, err := io.Copy(struct{ io.Writer }{os.Stdout}, struct{ io.Reader }{os.Stdin}) // by read and write
+	return err
 }
 
 // squares returns the squares of the numbers in data.
