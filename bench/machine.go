@@ -30,7 +30,19 @@ func describe(ctx context.Context, e *env, root string) []fact {
 	for _, peer := range []struct {
 		name string
 		of   tool
-	}{{"CPython", e.python}, {"mpire", e.python}, {"loky", e.python}, {"pebble", e.python}, {"go-plugin", e.goPlugin}, {"grpc", e.goPlugin}} {
+	}{
+		{"CPython", e.python},
+		{"mpire", e.python},
+		{"loky", e.python},
+		{"pebble", e.python},
+		{"go-plugin", e.goPlugin},
+		{"grpc", e.goPlugin},
+		{"nats-server", e.engine},
+		{"nats.go", e.engine},
+		{"asynq", e.asynq},
+		{"redis", e.asynq},
+		{"ray", e.python},
+	} {
 		version := e.versions[peer.name]
 		switch {
 		case version != "":

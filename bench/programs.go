@@ -25,7 +25,10 @@ type env struct {
 	small     tool // small
 	waits     tool // waits
 	python    tool // peers/peer.py
+	clustered tool // clustered
 	goPlugin  tool // peers/goplugin
+	engine    tool // peers/engine
+	asynq     tool // peers/asynq
 
 	versions map[string]string // of what was found of the peers; a Python package is missing if it is not here
 	setup    string            // the command that installs the peers
@@ -138,6 +141,19 @@ func goPlugin(protocol, name, what string, full, quick int) contender {
 	return external(title, peer, func(e *env) tool { return e.goPlugin }, what, full, quick, protocol)
 }
 
+// clustered returns a contender of bench/clustered, which is ours.
+func clustered(name, what string, full, quick int, more ...string) contender {
+	return external(name, ours, func(e *env) tool { return e.clustered }, what, full, quick, more...)
+}
+
+// jetStream begins the names of the limits of clusters.
+const jetStream = "JetStream "
+
+// engine returns a contender of peers/engine: what package cluster is built on, by itself.
+func engine(name, what string, full, quick int, more ...string) contender {
+	return external(jetStream+name, limit, func(e *env) tool { return e.engine }, what, full, quick, more...)
+}
+
 // limitOf returns a contender of limits/limits.c.
 func limitOf(name, what string, full, quick int, more ...string) contender {
 	return external(name, limit, func(e *env) tool { return e.limits }, what, full, quick, more...)
@@ -159,7 +175,7 @@ func find(ctx context.Context, root, dir, peers string, quick bool) (*env, error
 	} {
 		*c.to = compile(ctx, filepath.Join(folder, c.source), dir, c.flags)
 	}
-	for to, name := range map[*tool]string{&e.empty: "limits/empty", &e.firstByte: "limits/firstbyte", &e.small: "small", &e.waits: "waits"} {
+	for to, name := range map[*tool]string{&e.empty: "limits/empty", &e.firstByte: "limits/firstbyte", &e.small: "small", &e.waits: "waits", &e.clustered: "clustered"} {
 		built := filepath.Join(dir, filepath.Base(name))
 		_, err := program("go").output(ctx, root, "build", "-tags=netgo", "-o", built, "./bench/"+name) // netgo: the C library is not to be loaded with package net
 		if err != nil {
@@ -175,11 +191,13 @@ func find(ctx context.Context, root, dir, peers string, quick bool) (*env, error
 			e.python = tool{why: err.Error()}
 		}
 	}
-	e.goPlugin = firstOf(filepath.Join(peers, "bin", "goplugin"))
-	if e.goPlugin.why != "" {
-		e.goPlugin.why = "not built; " + e.setup + " does it"
-	} else if err := e.goPlugin.run(ctx, &e.versions, "versions"); err != nil {
-		e.goPlugin = tool{why: err.Error()}
+	for to, name := range map[*tool]string{&e.goPlugin: "goplugin", &e.engine: "engine", &e.asynq: "asynq"} {
+		*to = firstOf(filepath.Join(peers, "bin", name))
+		if to.why != "" {
+			to.why = "not built; " + e.setup + " does it"
+		} else if err := to.run(ctx, &e.versions, "versions"); err != nil {
+			*to = tool{why: err.Error()}
+		}
 	}
 	return e, ctx.Err()
 }

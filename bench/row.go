@@ -75,5 +75,6 @@ func rows() []row {
 		startRow(), startSpareRow(), filesRow(), waitsRow(),
 		memoryRow(), manyWorkersRow(), streamMemoryRow(),
 		listAppendRow(), crashRow(), snapshotRow(),
+		clusterCallRow(), clusterMapRow(), clusterPayloadRow(),
 	}
 }

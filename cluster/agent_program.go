@@ -34,7 +34,7 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, l *lease) (pool workers, d
 		a.mu.Unlock()
 		return nil, nil, multiproc.ErrClosed
 	}
-	key := l.Terms.key(c.Program)
+	key := l.Terms.key(userOf(c.Job) + "/" + c.Program) // users do not share workers
 	p := a.pools[key]
 	if p == nil {
 		p = &programPool{ready: make(chan struct{})}

@@ -41,9 +41,13 @@ const flushEvery = 100 * time.Millisecond
 func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, args [][]byte) {
 	began := time.Now()
 	var mu sync.Mutex
-	var buf []byte
+	buf := make([]byte, 0, min(len(c.Args)+8*c.N, maxOutcome)) // as if results were as large as arguments
 	left, lost := c.N, 0
 	over, full := make(chan struct{}), make(chan struct{}, 1)
+	size := c.Size
+	if size == 0 {
+		size = c.N
+	}
 	answer := func(i, pid int, result []byte, err error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -61,7 +65,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			}
 		}
 	}
-	b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: c.Func, Args: args, Size: c.N, Key: c.Key, First: c.First, Answer: answer})
+	b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: c.Func, Args: args, Size: size, Key: c.Key, First: c.First, Answer: answer})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
 			m.back(0)
@@ -96,12 +100,12 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			return
 		case last && lost > 0:
 			if len(answers) > 0 {
-				a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, false)
+				a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, false)
 			}
 			m.back(0)
 			return
 		case last || len(answers) > 0:
-			a.say(ctx, c, m, &outcome{Answers: answers, Ran: time.Since(began)}, last)
+			a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, last)
 		}
 	}
 }
@@ -114,6 +118,17 @@ func (a *agent) note(ran time.Duration) {
 		a.pace = max(1, ran)
 	}
 	a.pace = max(1, a.pace+(ran-a.pace)/4)
+}
+
+// work returns how long one worker would have taken for what has taken so long: each chunk has the slots for itself that
+// others leave it.
+func (a *agent) work(c *chunk, took time.Duration) time.Duration {
+	if c.Size == 0 || c.Size >= c.N {
+		return took
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return took * time.Duration(max(1, min((c.N+c.Size-1)/c.Size, a.slots/max(1, a.slots-a.vacant))))
 }
 
 // encodeAnswer returns what is told of a call.

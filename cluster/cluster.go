@@ -266,7 +266,11 @@ func (c *Cluster) Submit(b *multiproc.Batch) error {
 	c.queue = append(c.queue, span{e: e, n: b.Len()})
 	c.queued += b.Len()
 	c.open += b.Len()
-	c.poke()
+	if b.Len() == 1 && len(c.queue) == 1 && c.room() {
+		c.sendNext() // saves the way by another goroutine
+	} else {
+		c.poke()
+	}
 	return nil
 }
 

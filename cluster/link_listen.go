@@ -10,13 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A fetch asks for so much, for so long.
-const (
-	fetchMost  = 256
-	fetchBytes = 8 << 20 // a server closes connections that do not take 64 MiB
-	fetchWait  = 4 * time.Second
-)
-
 // purgeEvery is how many results stay on the server at most after they have been taken.
 const purgeEvery = 1000
 
@@ -25,7 +18,8 @@ type listener struct {
 	l       *natsLink
 	job     string
 	results jetstream.Stream
-	taken   int // since the last purge
+	puller  *puller // or nil
+	taken   int     // since the last purge
 
 	mu       sync.Mutex
 	consumer jetstream.Consumer // or nil
@@ -45,15 +39,21 @@ func (l *natsLink) outcomes(ctx context.Context, job string, take func(data []by
 	l.mu.Unlock()
 	l.going.Go(func() { // ends with ctx, or the link
 		defer end()
-		for ctx.Err() == nil && l.ctx.Err() == nil {
+		ctx, cancel := l.guard(ctx)
+		defer cancel()
+		for ctx.Err() == nil {
 			if consumer == nil {
 				if consumer, err = li.open(ctx); err != nil {
 					sleep(ctx, pause)
 					continue
 				}
 			}
-			if li.fetch(ctx, consumer, take) != nil {
-				consumer = nil // it may be gone; another goes on behind what has been taken
+			if err := li.fetch(ctx, consumer, take); err != nil {
+				li.puller.close(func(*nats.Msg) {})
+				li.puller, consumer = nil, nil // it may be gone; another goes on behind what has been taken
+				if err != errGap {
+					sleep(ctx, pause)
+				}
 			}
 		}
 	})
@@ -77,10 +77,16 @@ func (li *listener) open(ctx context.Context) (consumer jetstream.Consumer, err 
 		FilterSubject: resultSubject + li.job, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq: next, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
 	})
+	if err == nil {
+		li.puller, err = newPuller(li.l.nc, resultsStream+userOf(li.job), consumer.CachedInfo().Name)
+	}
+	if err != nil {
+		return nil, blame(ctx, err)
+	}
 	li.mu.Lock()
 	defer li.mu.Unlock()
 	li.consumer, li.got, li.stuck = consumer, 0, 0
-	return consumer, blame(ctx, err)
+	return consumer, nil
 }
 
 // errGap is the error where what a consumer has delivered did not all come.
@@ -88,15 +94,28 @@ var errGap = errors.New("results got lost on the way")
 
 // fetch takes what comes for a while.
 func (li *listener) fetch(ctx context.Context, consumer jetstream.Consumer, take func(data []byte)) error {
-	pull, cancel := context.WithTimeout(ctx, fetchWait)
-	defer cancel()
-	batch, err := consumer.Fetch(fetchMost, jetstream.FetchContext(pull), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchHeartbeat(fetchWait/4))
-	if err != nil {
-		sleep(pull, pause)
-		return err
-	}
-	n := 0
-	for m := range batch.Messages() {
+	for range fetchMost {
+		if li.puller.left <= fetchMost/2 { // so that nothing has to wait for a request
+			if err := li.puller.ask(fetchMost); err != nil {
+				return err
+			}
+		}
+		m, err := li.puller.next(ctx)
+		if err != nil {
+			return err
+		}
+		li.mu.Lock()
+		gap := li.consumer != consumer
+		li.mu.Unlock()
+		if gap {
+			return errGap
+		}
+		if m == nil {
+			if li.taken > 0 { // that no more come may be for want of room
+				li.purge(ctx)
+			}
+			return nil
+		}
 		meta, err := m.Metadata()
 		if err != nil {
 			continue
@@ -104,24 +123,13 @@ func (li *listener) fetch(ctx context.Context, consumer jetstream.Consumer, take
 		if meta.Sequence.Consumer != li.got+1 { // only this goroutine changes it
 			return errGap
 		}
-		take(m.Data())
-		n++
+		take(m.Data)
 		li.mu.Lock()
 		li.next, li.got, li.stuck = meta.Sequence.Stream+1, meta.Sequence.Consumer, 0
 		li.mu.Unlock()
-	}
-	li.taken += n
-	if li.taken >= purgeEvery || li.taken > 0 && n < fetchMost { // that no more come may be for want of room
-		li.purge(ctx)
-	}
-	li.mu.Lock()
-	gap := li.consumer != consumer
-	li.mu.Unlock()
-	if gap {
-		return errGap
-	}
-	if err := batch.Error(); !errors.Is(err, context.DeadlineExceeded) {
-		return err
+		if li.taken++; li.taken >= purgeEvery {
+			li.purge(ctx)
+		}
 	}
 	return nil
 }
@@ -173,58 +181,6 @@ func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	}
-}
-
-// natsDelivery is a message of the stream of tasks.
-type natsDelivery struct{ m jetstream.Msg }
-
-func (d natsDelivery) data() []byte                 { return d.m.Data() }
-func (d natsDelivery) task() (string, uint64, bool) { return taskOf(d.m.Subject()) }
-func (d natsDelivery) working()                     { d.m.InProgress() }
-func (d natsDelivery) ack()                         { d.m.Ack() }
-func (d natsDelivery) drop(reason string)           { d.m.TermWithReason(reason) }
-func (d natsDelivery) back(after time.Duration) {
-	if after == 0 {
-		d.m.Nak()
-	} else {
-		d.m.NakWithDelay(after)
-	}
-}
-
-func (d natsDelivery) deliveries() int {
-	meta, err := d.m.Metadata()
-	if err != nil {
-		return 1
-	}
-	return int(meta.NumDelivered)
-}
-
-func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) error {
-	if err := l.denied(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, fetchWait)
-	defer cancel()
-	// Without a limit of bytes, which maxPull is: where there is one, and several servers keep the messages, the word that all have been
-	// sent overtakes them, and the client listens no more when they come.
-	batch, err := l.tasks.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(fetchWait/4))
-	if err != nil {
-		return err
-	}
-	for {
-		select {
-		case m, ok := <-batch.Messages():
-			if !ok {
-				return nil
-			}
-			take(natsDelivery{m})
-		case <-ctx.Done():
-			for m := range batch.Messages() { // bounded: the pull ends now. What is on its way comes again after ackWait
-				m.Nak()
-			}
-			return nil
-		}
 	}
 }
 

@@ -37,7 +37,7 @@ type natsLink struct {
 	ship     func(context.Context, *natsLink) error // puts the program there
 
 	// Of agents.
-	tasks  jetstream.Consumer
+	puller *puller // of pull, or nil
 	leases jetstream.KeyValue
 	agents jetstream.KeyValue
 }
@@ -332,7 +332,7 @@ func (l *natsLink) bind(ctx context.Context) (err error) {
 	var errs [3]error
 	l.leases, errs[0] = l.js.KeyValue(ctx, leasesBucket)
 	l.agents, errs[1] = l.js.KeyValue(ctx, agentsBucket)
-	l.tasks, errs[2] = l.js.Consumer(ctx, tasksStream, consumerOf(here))
+	_, errs[2] = l.js.Consumer(ctx, tasksStream, consumerOf(here))
 	return blame(ctx, errors.Join(errs[:]...))
 }
 

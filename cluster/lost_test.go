@@ -118,3 +118,24 @@ func TestAgentSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// TestBatchesShareMessages has calls be handed to workers one by one, but not be sent so.
+func TestBatchesShareMessages(t *testing.T) {
+	t.Parallel()
+	c, err := Dial(proctest.Within(t), Config{Pool: multiproc.PoolConfig{Workers: 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 10_000
+	got, err := proctest.Square.Map(proctest.Within(t), c, proctest.Numbers(n), multiproc.WithBatch(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Want(t, "squares", got, proctest.Squares(n))
+	if c.nextID > n/2 {
+		t.Errorf("%d calls took %d messages", n, c.nextID)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

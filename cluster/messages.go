@@ -23,6 +23,7 @@ type chunk struct {
 	Key     string // of the calls, with First, as multiproc.Batch.Key says
 	First   uint64
 	N       int    // how many calls
+	Size    int    // how many of them a worker is handed at a time; 0: all
 	Args    []byte // as multiproc.Batch.AppendArgs makes them
 	Blob    string // the object that has them instead, or empty
 	BlobLen int64  // how many bytes that has
@@ -48,6 +49,8 @@ func decodeChunk(data []byte) (c chunk, err error) {
 		err = fmt.Errorf("it has a key of %d bytes", len(c.Key))
 	case c.N < 1 || c.N > maxCalls:
 		err = fmt.Errorf("it has %d calls", c.N)
+	case c.Size < 0:
+		err = fmt.Errorf("it hands %d calls to a worker", c.Size)
 	case c.BlobLen < 0 || c.BlobLen > maxBlob:
 		err = fmt.Errorf("it has an object of %d bytes", c.BlobLen)
 	}
@@ -151,8 +154,9 @@ func appendAnswer(dst []byte, a answer) []byte {
 
 var errCutShort = errors.New("an answer is cut short")
 
-// splitAnswers takes answers apart. Their bodies are parts of data.
-func splitAnswers(data []byte) (answers []answer, err error) {
+// splitAnswers takes answers apart, of which there should be n at most. Their bodies are parts of data.
+func splitAnswers(data []byte, n int) (answers []answer, err error) {
+	answers = make([]answer, 0, min(n, len(data)/4)) // one has 4 bytes at least
 	for len(data) > 0 {
 		var a answer
 		var numbers [3]uint64

@@ -14,7 +14,7 @@ func TestAnswers(t *testing.T) {
 	for _, a := range want {
 		data = appendAnswer(data, a)
 	}
-	got, err := splitAnswers(data)
+	got, err := splitAnswers(data, 1000)
 	if err != nil || len(got) != len(want) {
 		t.Fatalf("got %d answers, %v", len(got), err)
 	}
@@ -24,14 +24,14 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	for n := 1; n < 5; n++ {
-		if _, err := splitAnswers(data[:n]); err == nil {
+		if _, err := splitAnswers(data[:n], 1000); err == nil {
 			t.Errorf("%d bytes are taken for answers", n)
 		}
 	}
 	for what, bad := range map[string]answer{
 		"call": {i: maxCalls}, "kind": {kind: isError + 1}, "process": {pid: 1 << 40},
 	} {
-		if _, err := splitAnswers(appendAnswer(nil, bad)); err == nil {
+		if _, err := splitAnswers(appendAnswer(nil, bad), 1); err == nil {
 			t.Errorf("a bad %s is taken", what)
 		}
 	}
@@ -53,10 +53,10 @@ func FuzzMessages(f *testing.F) {
 			}
 		}
 		if o, err := decodeOutcome(data); err == nil {
-			list, _ := splitAnswers(o.Answers)
+			list, _ := splitAnswers(o.Answers, 1000)
 			inOrder(list)
 		}
-		for _, a := range must(splitAnswers(data)) {
+		for _, a := range must(splitAnswers(data, 1000)) {
 			if a.i < 0 || a.i >= maxCalls || a.pid < 0 {
 				t.Errorf("got %v", a)
 			}

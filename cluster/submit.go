@@ -18,7 +18,7 @@ func (c *Cluster) send() {
 	for {
 		c.mu.Lock()
 		sent := false
-		if len(c.queue) > 0 && len(c.chunks) < c.ahead() && c.unstored < maxUnstored {
+		if len(c.queue) > 0 && c.room() {
 			sent = true
 			c.sendNext()
 		}
@@ -34,17 +34,20 @@ func (c *Cluster) send() {
 	}
 }
 
+// room tells whether more chunks may be sent. c.mu is held.
+func (c *Cluster) room() bool { return len(c.chunks) < c.ahead() && c.unstored < maxUnstored }
+
 // sendNext takes calls from the queue and sends them. c.mu is held, but not all the time.
 func (c *Cluster) sendNext() {
 	s := c.queue[0]
-	n := s.e.b.Size()
-	if n == 0 {
-		k := c.cost(s.e.b.Func())
-		share := (c.queued + c.slots) / max(1, 2*c.slots) // so that every slot has some
-		if k.ran > 0 {
-			share = max(share, int(worthSharing/k.ran))
-		}
-		n = min(k.chunk(), max(1, share))
+	k := c.cost(s.e.b.Func())
+	share := (c.queued + c.slots) / max(1, 2*c.slots) // so that every slot has some
+	if k.ran > 0 {
+		share = max(share, int(worthSharing/k.ran))
+	}
+	n := min(k.chunk(), max(1, share))
+	if size := s.e.b.Size(); size > 0 {
+		n = max(1, n/size) * size // the worker gets them so many at a time
 	}
 	n = min(n, s.n, maxCalls)
 	if s.attempt > 1 {
@@ -87,7 +90,9 @@ func (c *Cluster) sendNext() {
 		return
 	}
 	key, first := s.e.b.Key(s.i)
-	m := &chunk{Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), Key: key, First: first, N: took, Args: args}
+	m := &chunk{
+		Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), Key: key, First: first, N: took, Size: s.e.b.Size(), Args: args,
+	}
 	if len(args) > maxChunk+maxChunk/2 {
 		ch.blob = c.job + "." + strconv.FormatUint(id, 10)
 		m.Args, m.Blob, m.BlobLen = nil, ch.blob, int64(len(args))
@@ -395,7 +400,7 @@ func (c *Cluster) onOutcome(data []byte) {
 		}
 		answers = got
 	}
-	list, err := splitAnswers(answers)
+	list, err := splitAnswers(answers, ch.left)
 	if err != nil {
 		c.failed(o.Chunk, &AgentError{o.Agent, err.Error()})
 		return
@@ -419,6 +424,7 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 	}
 	c.cost(ch.e.b.Func()).note(ch.n-ch.left, o.Ran)
 	c.unlocked(func() {
+		results := make([][]byte, 0, len(list))
 		for k := 0; k < len(list); {
 			a := list[k]
 			if a.kind != isResult {
@@ -426,7 +432,7 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 				k++
 				continue
 			}
-			results := [][]byte{a.body}
+			results = append(results[:0], a.body)
 			for k++; k < len(list) && list[k].kind == isResult && list[k].i == a.i+len(results) && list[k].pid == a.pid; k++ {
 				results = append(results, list[k].body)
 			}

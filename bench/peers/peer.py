@@ -1,4 +1,4 @@
-"""Does the jobs of the benchmark by the means of Python: its standard library, mpire, loky and pebble.
+"""Does the jobs of the benchmark by the means of Python: its standard library, mpire, loky, pebble and ray.
 
 usage: peer.py versions
        peer.py JOB N [ARGUMENT]
@@ -9,6 +9,7 @@ jobs that are about the start.
 
 import array
 import concurrent.futures
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -46,6 +47,10 @@ def square_and_pid(_):
 
 def echo(x):
     return x
+
+
+def length(x):
+    return len(x)
 
 
 def say(connection):
@@ -241,6 +246,40 @@ def payload_executor(size):
         return seconds(3, nothing, lambda: check(len(pool.submit(echo, data).result()) == len(data), "wrong size"))
 
 
+# Ray, on this machine alone.
+
+
+@contextlib.contextmanager
+def ray_of(cpus):
+    import ray
+
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def latency_ray(n):
+    with ray_of(WORKERS) as ray:
+        f = ray.remote(square)
+        return latencies(n, 0, lambda i: ray.get(f.remote(i)))
+
+
+def map_ray(n):
+    with ray_of(WORKERS) as ray:
+        f = ray.remote(square)
+        return rate(n, lambda n: ray.get([f.remote(x) for x in range(n)]))
+
+
+def payload_ray(size, ways):
+    with ray_of(WORKERS) as ray:
+        f = ray.remote(length if ways == "1" else echo)
+        data = os.urandom(size)
+        took = seconds(3, nothing, lambda: ray.get(f.remote(ray.put(data))))["seconds"]
+        return {"rate": int(ways) * size / took}
+
+
 # Starts.
 
 
@@ -420,7 +459,7 @@ def crash_pebble(n):
 def versions():
     build = platform.python_compiler()
     found = {"CPython": f"{platform.python_version()}, built by {build}, {multiprocessing.get_start_method()} by default"}
-    for package in ("mpire", "loky", "pebble"):
+    for package in ("mpire", "loky", "pebble", "ray"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

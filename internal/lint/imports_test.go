@@ -59,6 +59,7 @@ var table = []row{
 		}, testTools...),
 	},
 	{pkg: "internal/lint"},
+	{pkg: "bench/clustered", may: []string{".", "cluster", "internal/child"}}, // the other programs, and their workers, are to be without NATS
 	{pkg: "bench/...", may: []string{".", "shared", "internal/child"}},
 	{pkg: "examples/...", may: []string{".", "shared", "cluster", "scale"}},
 }

@@ -9,16 +9,15 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/seed84f35039/multiproc/bench/peers/life"
 )
 
 // worker is what a plugin does, in another process.
@@ -27,28 +26,19 @@ type worker interface {
 	Echo(b []byte) ([]byte, error)
 }
 
-type figures map[string]float64
-
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == asPlugin {
 		servePlugin()
 		return
 	}
-	result, err := do(os.Args[1:])
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(result)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "goplugin:", err)
-		os.Exit(1)
-	}
+	life.Main(do)
 }
 
 func do(args []string) (any, error) {
 	if slices.Equal(args, []string{"versions"}) {
-		return versions()
+		return life.Versions(map[string]string{"github.com/hashicorp/go-plugin": "go-plugin", "google.golang.org/grpc": "grpc"})
 	}
-	jobs := map[string]func(n int, protocol string) (figures, error){"rate": rate, "latency": latency, "payload": payload}
+	jobs := map[string]func(n int, protocol string) (life.Figures, error){"rate": rate, "latency": latency, "payload": payload}
 	if len(args) != 3 || jobs[args[0]] == nil {
 		return nil, errors.New("usage: goplugin versions, or goplugin rate|latency|payload N netrpc|grpc")
 	}
@@ -56,17 +46,7 @@ func do(args []string) (any, error) {
 	if err != nil || n < 1 {
 		return nil, fmt.Errorf("%q is not how much there is to do", args[1])
 	}
-	go dieWithParent() // ends with the program
 	return jobs[args[0]](n, args[2])
-}
-
-// dieWithParent ends this process, and the plugins in its group, when the program that started it is
-// gone: descriptor 3 is a pipe that ends then. By hand there is none.
-func dieWithParent() {
-	var none [1]byte
-	if n, err := syscall.Read(3, none[:]); n == 0 && err == nil {
-		syscall.Kill(0, syscall.SIGKILL)
-	}
 }
 
 // How much goes on at once in rate.
@@ -75,7 +55,7 @@ const (
 	underWay = 16 // calls of each worker
 )
 
-func rate(n int, protocol string) (figures, error) {
+func rate(n int, protocol string) (life.Figures, error) {
 	var all []worker
 	for range workers {
 		w, stop, err := startPlugin(protocol)
@@ -103,7 +83,7 @@ func rate(n int, protocol string) (figures, error) {
 	}
 	began := time.Now()
 	err := job(n)
-	return figures{"rate": float64(n) / time.Since(began).Seconds()}, err
+	return life.Figures{"rate": float64(n) / time.Since(began).Seconds()}, err
 }
 
 func square(w worker, i int) error {
@@ -114,36 +94,16 @@ func square(w worker, i int) error {
 	return err
 }
 
-// callsTime bounds how long latency measures, as on the other side.
-const callsTime = 8 * time.Second
-
-func latency(n int, protocol string) (figures, error) {
+func latency(n int, protocol string) (life.Figures, error) {
 	w, stop, err := startPlugin(protocol)
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	warm := n/10 + 1
-	took := make([]time.Duration, 0, n)
-	end := time.Now().Add(callsTime)
-	for i := range warm + n {
-		began := time.Now()
-		if err := square(w, i); err != nil {
-			return nil, err
-		}
-		now := time.Now()
-		if i >= warm {
-			took = append(took, now.Sub(began))
-		}
-		if now.After(end) && len(took) > 0 {
-			break
-		}
-	}
-	slices.Sort(took)
-	return figures{"p50": took[len(took)/2].Seconds(), "p99": took[len(took)*99/100].Seconds()}, nil
+	return life.Latencies(n, func(i int) error { return square(w, i) })
 }
 
-func payload(size int, protocol string) (figures, error) {
+func payload(size int, protocol string) (life.Figures, error) {
 	w, stop, err := startPlugin(protocol)
 	if err != nil {
 		return nil, err
@@ -165,20 +125,5 @@ func payload(size int, protocol string) (figures, error) {
 		}
 	}
 	slices.Sort(took)
-	return figures{"seconds": took[len(took)/2].Seconds()}, nil
-}
-
-func versions() (map[string]string, error) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return nil, errors.New("the program does not know what it was built from")
-	}
-	names := map[string]string{"github.com/hashicorp/go-plugin": "go-plugin", "google.golang.org/grpc": "grpc"}
-	found := map[string]string{}
-	for _, m := range info.Deps {
-		if name := names[m.Path]; name != "" {
-			found[name] = m.Version
-		}
-	}
-	return found, nil
+	return life.Figures{"seconds": took[len(took)/2].Seconds()}, nil
 }

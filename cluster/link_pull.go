@@ -1,0 +1,202 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// A request asks for so much, for so long.
+const (
+	fetchMost  = 256
+	fetchBytes = 8 << 20 // a server closes connections that do not take 64 MiB
+	fetchWait  = 4 * time.Second
+	fetchBeat  = fetchWait / 4 // how often a server says that it has not forgotten a request
+)
+
+// A puller takes messages of a consumer by one subscription, where jetstream.Consumer.Fetch makes one for each
+// request, and passes messages on by one goroutine more. It is for one goroutine at a time.
+type puller struct {
+	nc       *nats.Conn
+	sub      *nats.Subscription
+	messages chan *nats.Msg
+	subject  string // of requests
+	left     int    // how many messages have been asked for and have not come
+}
+
+func newPuller(nc *nats.Conn, stream, consumer string) (*puller, error) {
+	p := &puller{
+		nc: nc, messages: make(chan *nats.Msg, 4*fetchMost), // what is asked for, and what is said of requests
+		subject: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer,
+	}
+	var err error
+	p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.messages)
+	return p, err
+}
+
+// closeTimeout is how long close waits for what is on its way.
+const closeTimeout = time.Second
+
+// close ends the subscription, and has back get what has come, or is on its way, and was not taken. The server sends no more then,
+// whatever it was asked for.
+func (p *puller) close(back func(*nats.Msg)) {
+	give := func(m *nats.Msg) {
+		if m.Header.Get(statusHeader) == "" {
+			back(m)
+		}
+	}
+	late := time.NewTimer(closeTimeout)
+	defer late.Stop()
+	over := p.sub.StatusChanged(nats.SubscriptionClosed)
+	if p.sub.Drain() == nil {
+		for waits := true; waits; {
+			select {
+			case m := <-p.messages:
+				give(m)
+			case <-over: // the server has said that it sends no more
+				waits = false
+			case <-late.C: // or there is none
+				waits = false
+			}
+		}
+	}
+	p.sub.Unsubscribe()
+	for {
+		select {
+		case m := <-p.messages:
+			give(m)
+		default:
+			return
+		}
+	}
+}
+
+// ask asks for n messages more.
+func (p *puller) ask(n int) error {
+	request, err := json.Marshal(struct {
+		Batch     int           `json:"batch"`
+		MaxBytes  int           `json:"max_bytes"`
+		Expires   time.Duration `json:"expires"`
+		Heartbeat time.Duration `json:"idle_heartbeat"`
+	}{n, fetchBytes, fetchWait, fetchBeat})
+	if err == nil {
+		err = p.nc.PublishRequest(p.subject, p.sub.Subject, request)
+	}
+	if err == nil {
+		p.left += n
+	}
+	return err
+}
+
+// What a server says of a request.
+const (
+	statusHeader  = "Status"
+	statusBeat    = "100"
+	reasonHeader  = "Description"
+	pendingHeader = "Nats-Pending-Messages" // how many of it are not going to come
+)
+
+var errSilent = errors.New("the server does not say that it has not forgotten the request")
+
+// next returns the next message, or nil when a request has ended that has not been met. After an error the puller is of no use.
+func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
+	var late <-chan time.Time
+	for {
+		var m *nats.Msg
+		select {
+		case m = <-p.messages:
+		default:
+			if late == nil {
+				timer := time.NewTimer(2*fetchBeat + pause)
+				defer timer.Stop()
+				late = timer.C
+			}
+			select {
+			case m = <-p.messages:
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			case <-late:
+				return nil, errSilent
+			}
+		}
+		if m.Header == nil || m.Header.Get(statusHeader) == "" {
+			p.left--
+			return m, nil
+		}
+		late = nil
+		if m.Header.Get(statusHeader) == statusBeat {
+			continue
+		}
+		n, err := strconv.Atoi(m.Header.Get(pendingHeader))
+		if err != nil { // there is no such consumer, or the like
+			return nil, fmt.Errorf("pull: status %s %s", m.Header.Get(statusHeader), strings.ToLower(m.Header.Get(reasonHeader)))
+		}
+		if p.left = max(0, p.left-n); n > 0 {
+			return nil, nil
+		}
+	}
+}
+
+// natsDelivery is a message of the stream of tasks.
+type natsDelivery struct {
+	nc *nats.Conn
+	m  *nats.Msg
+}
+
+func (d natsDelivery) data() []byte                 { return d.m.Data }
+func (d natsDelivery) task() (string, uint64, bool) { return taskOf(d.m.Subject) }
+func (d natsDelivery) working()                     { d.say("+WPI") }
+func (d natsDelivery) ack()                         { d.say("+ACK") }
+func (d natsDelivery) drop(reason string)           { d.say("+TERM " + reason) }
+func (d natsDelivery) say(what string)              { d.nc.Publish(d.m.Reply, []byte(what)) }
+func (d natsDelivery) back(after time.Duration) {
+	if after == 0 {
+		d.say("-NAK")
+	} else {
+		d.say(fmt.Sprintf(`-NAK {"delay": %d}`, after))
+	}
+}
+
+func (d natsDelivery) deliveries() int {
+	meta, err := d.m.Metadata()
+	if err != nil {
+		return 1
+	}
+	return int(meta.NumDelivered)
+}
+
+func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) (err error) {
+	if err := l.denied(); err != nil {
+		return err
+	}
+	if l.puller == nil {
+		if l.puller, err = newPuller(l.nc, tasksStream, consumerOf(here)); err != nil {
+			return err
+		}
+	}
+	if err = l.puller.ask(n); err != nil {
+		return err
+	}
+	for range n {
+		m, err := l.puller.next(ctx)
+		if err != nil {
+			l.puller.close(func(m *nats.Msg) { natsDelivery{l.nc, m}.back(0) })
+			l.puller = nil
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if m == nil {
+			return nil
+		}
+		take(natsDelivery{l.nc, m})
+	}
+	return nil
+}
