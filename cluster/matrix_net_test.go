@@ -124,7 +124,7 @@ const soon = 200 * time.Millisecond
 // attentive is the file of a server that notices soon that a client is cut off.
 func (s *scene) attentive() string {
 	s.Helper()
-	return s.config(fmt.Sprintf("ping_interval: %q\nping_max: 2\n", soon))
+	return s.config("ping_interval: 1s\nping_max: 2\n") // less gets into the way of those that connect
 }
 
 // config writes the configuration of a server into a file and returns its name.
