@@ -120,9 +120,9 @@ func manyPulls(s *scene) {
 
 // manyBytes has chunks and results that are together more than the server lets wait for a connection, which is 64 MiB.
 func manyBytes(s *scene) {
-	n := 1000
+	n, ctx := 200, proctest.Within(s)
 	if s.heavy {
-		n = 3000
+		n, ctx = 3000, s.Context()
 	}
 	server := startServer(s.T, cluster.ServerConfig{})
 	c := dial(s.T, cluster.Config{URL: server.URL()})
@@ -136,7 +136,7 @@ func manyBytes(s *scene) {
 	}
 	now := tally{made: n}
 	seen := map[int]bool{}
-	for r := range proctest.Echo.StreamUnordered(proctest.Within(s), c, in, multiproc.WithBatch(1), multiproc.WithWindow(n)) {
+	for r := range proctest.Echo.StreamUnordered(ctx, c, in, multiproc.WithBatch(1), multiproc.WithWindow(n)) {
 		if want := fmt.Append(nil, r.Index); r.Err != nil || seen[r.Index] || !bytes.HasPrefix(r.Value, want) || len(r.Value) < 99_000 {
 			now.wrong++
 			s.Errorf("call %d: got %d bytes, %v", r.Index, len(r.Value), r.Err)

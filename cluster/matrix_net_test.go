@@ -118,8 +118,8 @@ func (p *proxy) set(cut bool) {
 	p.gate.Broadcast()
 }
 
-// soon is how often connections look whether they are cut.
-const soon = 200 * time.Millisecond
+// soon is how often connections look whether they are cut. Less gets into the way of those that connect.
+const soon = time.Second
 
 // attentive is the file of a server that notices soon that a client is cut off.
 func (s *scene) attentive() string {
@@ -163,7 +163,8 @@ func agentUnplugged(s *scene) {
 		s.Log(err)
 		s.Skip("needs ip, and the permission to make a network namespace")
 	}
-	s.Cleanup(func() { // takes the pair along
+	s.Cleanup(func() {
+		ip(fmt.Sprintf("link del %sa", id)) // with the namespace it would go some time later
 		if err := ip("netns del " + id); err != nil {
 			s.Error(err)
 		}
