@@ -93,7 +93,7 @@ type agent struct {
 	free   chan struct{} // has an element when pull may ask for more
 	jobs   map[string]*job
 	done   uint64                  // chunks
-	pace   time.Duration           // how long a chunk takes, moving average; 0: not known
+	pace   time.Duration           // how long a chunk takes, rather too long than too short; 0: not known
 	pools  map[string]*programPool // by the hash of the executable and the terms
 }
 

@@ -114,10 +114,11 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 func (a *agent) note(ran time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.pace == 0 {
-		a.pace = max(1, ran)
+	if ran > a.pace { // those that end first are the short ones
+		a.pace = ran
+	} else {
+		a.pace = max(1, a.pace+(ran-a.pace)/8)
 	}
-	a.pace = max(1, a.pace+(ran-a.pace)/4)
 }
 
 // work returns how long one worker would have taken for what has taken so long: each chunk has the slots for itself that

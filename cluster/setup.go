@@ -85,6 +85,23 @@ func checkReplicas(n *int) error {
 	return nil
 }
 
+// maxConsumers is how many may follow a stream at once: an agent each, or a job. Where it is not said, a server allows
+// 1,000.
+const maxConsumers = 1 << 20
+
+// plantBucket makes a bucket in memory whose keys expire, as the NATS client would, but for maxConsumers.
+func plantBucket(ctx context.Context, js jetstream.JetStream, bucket string, ttl time.Duration, replicas int) error {
+	s, err := js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: "KV_" + bucket, Subjects: []string{"$KV." + bucket + ".>"}, MaxMsgsPerSubject: 1, MaxAge: ttl, Duplicates: ttl,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: ttl, AllowRollup: true, DenyDelete: true, AllowDirect: true,
+		Discard: jetstream.DiscardNew, Storage: jetstream.MemoryStorage, Replicas: replicas, MaxConsumers: maxConsumers,
+	})
+	if err == nil && s.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 {
+		err = jetstream.ErrLimitMarkerTTLNotSupported
+	}
+	return err
+}
+
 // plant makes what there is not of the streams and buckets, and the consumer of the platform.
 func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage jetstream.StorageType, platform, user string) error {
 	streams := []jetstream.StreamConfig{
@@ -92,7 +109,10 @@ func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage je
 			Name: tasksStream, Subjects: []string{taskSubject + ">"}, Retention: jetstream.WorkQueuePolicy,
 			MaxBytes: tasksMax,
 		},
-		{Name: resultsStream + user, Subjects: []string{resultSubject + user + ".>"}, MaxBytes: resultsMax, AllowDirect: true},
+		{
+			Name: resultsStream + user, Subjects: []string{resultSubject + user + ".>"}, MaxBytes: resultsMax, AllowDirect: true,
+			MaxConsumers: maxConsumers,
+		},
 	}
 	for _, cfg := range streams {
 		cfg.Discard, cfg.MaxAge, cfg.Storage, cfg.Replicas = jetstream.DiscardNew, messageAge, storage, replicas
@@ -107,11 +127,9 @@ func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage je
 	for bucket, ttl := range map[string]time.Duration{agentsBucket: agentTTL, leasesBucket: leaseTTL} {
 		_, err := js.KeyValue(ctx, bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			_, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-				Bucket: bucket, TTL: ttl, LimitMarkerTTL: ttl, Storage: jetstream.MemoryStorage, Replicas: replicas,
-			})
+			err = plantBucket(ctx, js, bucket, ttl, replicas)
 		}
-		if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return fmt.Errorf("bucket %s: %w", bucket, err)
 		}
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -46,7 +47,7 @@ type simulation struct {
 	slots    int           // there are
 	changed  time.Time     // when slots did
 	killed   int
-	idle     time.Duration // the longest that a slot had nothing to do while calls waited
+	idle     time.Duration // the longest that a slot had nothing to do while calls waited, at agents that were not cut off
 }
 
 // scenario is what happens in a simulation.
@@ -58,8 +59,9 @@ type scenario struct {
 	poison  int           // how many calls kill the agent that runs them
 	fault   func(s *simulation)
 	cancel  bool          // whether the caller gives up in the midst
-	idle    time.Duration // how long a slot may have nothing to do while calls wait; 0: not looked at
+	idle    time.Duration // how long a slot of an agent that is not cut off may have nothing to do while calls wait; 0: not looked at
 	busy    float64       // how much of the time slots must be busy, at least
+	blamed  float64       // how many of the calls may be taken to be poison that are not, as agents that had them went one after the other
 	repeats float64       // how many of the calls may be run more than once, at most
 	clones  bool          // whether half of the calls are those of a submitter that vanishes
 }
@@ -279,6 +281,10 @@ func (s *simulation) watch(c *Cluster) {
 		c.mu.Unlock()
 		s.e.mu.Lock()
 		wait = wait || len(s.e.tasks) > len(s.e.out)
+		cutOff := map[*conn]bool{}
+		for x := range s.e.conns {
+			cutOff[x] = x.cut
+		}
 		s.e.mu.Unlock()
 		s.mu.Lock()
 		for _, x := range s.agents {
@@ -290,7 +296,7 @@ func (s *simulation) watch(c *Cluster) {
 			x.a.mu.Lock()
 			vacant := x.a.vacant > 0
 			x.a.mu.Unlock()
-			if !wait || !vacant {
+			if !wait || !vacant || cutOff[x.c] {
 				x.since = time.Time{}
 			} else if x.since.IsZero() {
 				x.since = time.Now()
@@ -306,6 +312,7 @@ func (s *simulation) watch(c *Cluster) {
 type outcomeOf struct {
 	counts
 	calls, executions, lost, wrong, refused, killed int
+	blamed                                          int // calls given up as poison that are none
 	makespan, ideal, idle                           time.Duration
 	utilisation                                     float64
 	real                                            time.Duration
@@ -394,6 +401,15 @@ func (s *simulation) run(c *Cluster) (o outcomeOf) {
 			o.wrong++
 		}
 	}
+	if all, several := err.(interface{ Unwrap() []error }); several {
+		for _, err := range all.Unwrap() {
+			if errors.Is(err, ErrPoison) {
+				o.blamed++
+			}
+		}
+	}
+	o.blamed -= o.refused
+	o.lost -= o.blamed
 	if o.lost > 0 {
 		s.t.Errorf("%d calls are lost: %.500s", o.lost, fmt.Sprint(err))
 	}
@@ -456,8 +472,8 @@ func TestSimulation(t *testing.T) {
 	agents, calls, full := 50, 6000, os.Getenv("SIM") == "full"
 	if full {
 		agents, calls = 1000, 1_000_000
-		fmt.Println("| scenario | agents | calls | executions | lost | wrong | poison | redelivered | agents lost | messages/call | busy | longest idle | virtual time | ideal | real time |")
-		fmt.Println("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+		fmt.Println("| scenario | agents | calls | executions | lost | wrong | poison | taken for poison | redelivered | agents lost | messages/call | busy | longest idle | virtual time | ideal | real time |")
+		fmt.Println("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 	}
 	seed := rand.Uint64N(1 << 32)
 	if text := os.Getenv("SIM_SEED"); text != "" {
@@ -473,8 +489,8 @@ func TestSimulation(t *testing.T) {
 			}
 			t.Logf("SIM_SEED=%d", seed)
 			o := simulate(t, sc, seed, agents, calls)
-			row := fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d | %.2f | %.1f %% | %v | %v | %v | %v |", sc.name, agents, o.calls, o.executions,
-				o.lost, o.wrong, o.refused, o.redelivered, o.killed, float64(o.messages)/float64(o.calls), 100*o.utilisation, o.idle,
+			row := fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %.2f | %.1f %% | %v | %v | %v | %v |", sc.name, agents, o.calls, o.executions,
+				o.lost, o.wrong, o.refused, o.blamed, o.redelivered, o.killed, float64(o.messages)/float64(o.calls), 100*o.utilisation, o.idle,
 				o.makespan.Round(10*time.Millisecond), o.ideal.Round(10*time.Millisecond), o.real.Round(100*time.Millisecond))
 			if full {
 				fmt.Println(row)
@@ -500,6 +516,9 @@ func (o *outcomeOf) check(t *testing.T, sc *scenario) {
 	}
 	if repeats := float64(o.executions)/float64(o.calls) - 1; repeats > sc.repeats {
 		t.Errorf("%.2f %% of the calls were run once more, want %.2f %% at most", 100*repeats, 100*sc.repeats)
+	}
+	if most := int(math.Ceil(sc.blamed * float64(o.calls))); o.blamed > most {
+		t.Errorf("%d calls are taken to be poison that are not, want %d at most", o.blamed, most)
 	}
 	if o.refused != sc.poison {
 		t.Errorf("%d calls are given up, want %d", o.refused, sc.poison)
