@@ -30,11 +30,17 @@ func large(s *scene) {
 	for i := range in {
 		in[i] = bytes.Repeat([]byte{byte(i)}, 3<<20+i)
 	}
-	out, err := proctest.Echo.Map(proctest.Within(s), c, in)
+	s.echo(c, in)
+}
+
+// echo has arguments come back, and compares.
+func (s *scene) echo(c *cluster.Cluster, in [][]byte, opts ...multiproc.MapOption) {
+	s.Helper()
+	out, err := proctest.Echo.Map(proctest.Within(s), c, in, opts...)
 	if err != nil {
 		s.Fatal(err)
 	}
-	now := tally{made: len(in)}
+	now := tally{made: len(in), silent: true}
 	for i := range in {
 		if !bytes.Equal(in[i], out[i]) {
 			now.wrong++
@@ -77,18 +83,7 @@ func resultsFull(s *scene) {
 	for i := range in {
 		in[i] = bytes.Repeat([]byte{byte(i)}, size)
 	}
-	out, err := proctest.Echo.Map(proctest.Within(s), c, in, multiproc.WithBatch(1))
-	if err != nil {
-		s.Fatal(err)
-	}
-	now := tally{made: len(in)}
-	for i := range in {
-		if !bytes.Equal(in[i], out[i]) {
-			now.wrong++
-			s.Errorf("call %d: got %d bytes, want %d", i, len(out[i]), len(in[i]))
-		}
-	}
-	s.note(now)
+	s.echo(c, in, multiproc.WithBatch(1))
 }
 
 // manyPulls has more agents ask for chunks than a consumer of JetStream lets by itself.
@@ -134,7 +129,7 @@ func manyBytes(s *scene) {
 			}
 		}
 	}
-	now := tally{made: n}
+	now := tally{made: n, silent: true}
 	seen := map[int]bool{}
 	for r := range proctest.Echo.StreamUnordered(ctx, c, in, multiproc.WithBatch(1), multiproc.WithWindow(n)) {
 		if want := fmt.Append(nil, r.Index); r.Err != nil || seen[r.Index] || !bytes.HasPrefix(r.Value, want) || len(r.Value) < 99_000 {
