@@ -182,7 +182,7 @@ func (l *natsLink) prepare(ctx context.Context) error {
 	l.mu.Lock()
 	clear(l.stores)
 	l.mu.Unlock()
-	err := l.plant(ctx)
+	err := l.plant(ctx, here, l.user)
 	if err == nil && l.leases == nil { // both stand for what has that name
 		l.leases, err = l.js.KeyValue(ctx, leasesBucket)
 	}
@@ -200,10 +200,10 @@ const plantTime = 5 * time.Second
 
 // plant makes what there is not. Servers that have no leader do not answer, or say that they are not available: they are given
 // until ctx ends, if it has a deadline.
-func (l *natsLink) plant(ctx context.Context) error {
+func (l *natsLink) plant(ctx context.Context, platform, user string) error {
 	for {
 		try, cancel := context.WithTimeout(ctx, plantTime)
-		err := plant(try, l.js, l.replicas, l.storage, here, l.user)
+		err := plant(try, l.js, l.replicas, l.storage, platform, user)
 		late := try.Err() != nil
 		cancel()
 		if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code == 503 {

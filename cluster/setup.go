@@ -35,8 +35,12 @@ type SetupConfig struct {
 	Platforms []string
 }
 
+// setupTime is how long Setup may take.
+const setupTime = time.Minute
+
 // Setup makes the streams and buckets of a cluster, for users whose permissions do not allow them to: where they
-// do, [Dial] makes what is missing. What is there already stays as it is.
+// do, [Dial] makes what is missing. What is there already stays as it is. Servers that have no leader yet are given
+// until ctx ends, or a minute.
 func Setup(ctx context.Context, cfg SetupConfig) error {
 	if len(cfg.Users) == 0 {
 		cfg.Users = []string{defaultUser}
@@ -62,11 +66,14 @@ func Setup(ctx context.Context, cfg SetupConfig) error {
 		return fmt.Errorf("cluster: set up: %w", err)
 	}
 	defer l.close()
+	l.replicas, l.storage = cfg.Replicas, jetstream.FileStorage
+	ctx, stop := context.WithTimeout(ctx, setupTime)
+	defer stop()
 	ctx, cancel := l.guard(ctx)
 	defer cancel()
 	for _, user := range cfg.Users {
 		for _, platform := range cfg.Platforms {
-			if err := plant(ctx, l.js, cfg.Replicas, jetstream.FileStorage, platform, user); err != nil {
+			if err := l.plant(ctx, platform, user); err != nil {
 				return fmt.Errorf("cluster: set up user %s and platform %s: %w", user, platform, blame(ctx, err))
 			}
 		}
