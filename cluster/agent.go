@@ -555,7 +555,11 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 	defer done()
 	args := c.Args
 	if c.Blob != "" {
-		if args, err = a.link.getBlob(ctx, c.Job, c.Blob, c.BlobLen); err != nil {
+		err = persist(ctx, c.BlobLen, func() (err error) {
+			args, err = a.link.getBlob(ctx, c.Job, c.Blob, c.BlobLen)
+			return err
+		})
+		if err != nil {
 			a.failAll(ctx, &c, m, fmt.Errorf("fetch the arguments: %w", err))
 			return
 		}

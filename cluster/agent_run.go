@@ -167,26 +167,32 @@ func encodeAnswer(i, pid int, result []byte, err error) answer {
 // over.
 func (a *agent) say(ctx context.Context, c *chunk, m delivery, o *outcome, last bool) {
 	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
-	if len(o.Answers) > maxOutcome+maxOutcome/2 {
-		o.Blob, o.BlobLen = c.Job+"."+rand.Text(), int64(len(o.Answers))
-		if err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers); err != nil {
-			m.back(pause)
-			return
-		}
-		o.Answers = nil
-	}
-	data, err := encodeOutcome(o)
-	for err == nil {
-		if a.link.answer(ctx, c.Job, data) == nil {
+	for ctx.Err() == nil {
+		if a.send(ctx, c.Job, o) == nil {
 			if last {
 				m.ack()
 			}
 			return
 		}
 		sleep(ctx, pause) // no room, or no server: the chunk is held until there is
-		err = ctx.Err()
 	}
 	if ctx != a.ctx {
 		a.giveUp(ctx, c, m)
 	}
+}
+
+// send sends an outcome, with its answers in an object if they are large. After an error it may be called again.
+func (a *agent) send(ctx context.Context, job string, o *outcome) error {
+	if len(o.Answers) > maxOutcome+maxOutcome/2 {
+		o.Blob, o.BlobLen = job+"."+rand.Text(), int64(len(o.Answers))
+		if err := a.link.putBlob(ctx, job, o.Blob, o.Answers); err != nil {
+			return err
+		}
+		o.Answers = nil
+	}
+	data, err := encodeOutcome(o)
+	if err != nil {
+		return err
+	}
+	return a.link.answer(ctx, job, data)
 }

@@ -112,6 +112,7 @@ type Cluster struct {
 	more     chan struct{}   // has an element when send has something to look at
 	unstored int             // chunks sent that the server has not acknowledged
 	strays   map[uint64]bool // chunks that the server had when it was asked last, and that were not waited for
+	litter   []string        // blobs that nobody is to get any more
 	lapsed   time.Time       // when what was sent before may have been lost without any call being to blame
 }
 
@@ -245,6 +246,7 @@ func (c *Cluster) start(ctx context.Context, l lease) (err error) {
 	c.going.Go(func() { c.link.watchAgents(c.ctx, c.agentSays) })
 	c.going.Go(c.send)
 	c.going.Go(c.look)
+	c.going.Go(c.clean)
 	return nil
 }
 
@@ -415,6 +417,7 @@ func (c *Cluster) release() (err error) {
 		if err = c.link.finish(ctx, c.job); errors.Is(err, errNotPrepared) { // what was to be removed is lost
 			err = nil
 		}
+		c.sweep(ctx)
 	}
 	c.end()
 	if c.agent != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -514,7 +513,7 @@ func (c *conn) getBlob(ctx context.Context, _, name string, size int64) ([]byte,
 	v, err := c.ask(ctx, func(reply func(any, error)) {
 		data, there := c.e.blobs[name]
 		if !there || int64(len(data)) != size {
-			reply(nil, fmt.Errorf("the object has %d bytes and not %d", len(data), size))
+			reply(nil, errNoBlob)
 			return
 		}
 		reply(data, nil)

@@ -434,7 +434,9 @@ func (l *natsLink) dropBlob(ctx context.Context, job, name string) {
 // fetchBlob returns an object that is to have so many bytes, which may be hostile.
 func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, size int64) ([]byte, error) {
 	r, err := store.Get(ctx, name)
-	if err != nil {
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil, errNoBlob
+	} else if err != nil {
 		return nil, err
 	}
 	defer r.Close()
@@ -443,7 +445,7 @@ func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, si
 		return nil, err
 	}
 	if size < 0 || info.Size != uint64(size) {
-		return nil, fmt.Errorf("the object has %d bytes and not %d", info.Size, size)
+		return nil, fmt.Errorf("%w: what has its name has %d bytes and not %d", errNoBlob, info.Size, size)
 	}
 	data := make([]byte, size)
 	if _, err := io.ReadFull(r, data); err != nil {

@@ -86,7 +86,7 @@ func (c *Cluster) sendNext() {
 		c.unlocked(func() { s.e.b.Fail(s.i+took, 0, err) })
 		c.settled(s.e, 1)
 	}
-	if took == 0 {
+	if took == 0 || c.chunks[id] != ch {
 		return
 	}
 	key, first := s.e.b.Key(s.i)
@@ -97,9 +97,12 @@ func (c *Cluster) sendNext() {
 		ch.blob = c.job + "." + strconv.FormatUint(id, 10)
 		m.Args, m.Blob, m.BlobLen = nil, ch.blob, int64(len(args))
 		c.going.Go(func() { // ends with the upload, which the context bounds
-			err := c.link.putBlob(c.ctx, c.job, m.Blob, args)
+			err := persist(c.ctx, m.BlobLen, func() error { return c.link.putBlob(c.ctx, c.job, m.Blob, args) })
 			c.mu.Lock()
 			defer c.mu.Unlock()
+			if c.chunks[id] == nil {
+				c.discard(m.Blob)
+			}
 			if err != nil {
 				c.failed(id, fmt.Errorf("send %d bytes of arguments: %w", len(args), err))
 				return
@@ -191,6 +194,7 @@ func (c *Cluster) failed(id uint64, err error) {
 		return
 	}
 	delete(c.chunks, id)
+	c.discard(ch.blob)
 	c.unlocked(func() {
 		for i, done := range ch.answered {
 			if !done {
@@ -245,6 +249,7 @@ func (c *Cluster) takeBack(id uint64, attempts int) (back []span) {
 		return nil
 	}
 	delete(c.chunks, id)
+	c.discard(ch.blob) // another is made for what is left
 	for i := 0; i < ch.n; i++ {
 		if ch.answered[i] {
 			continue
@@ -362,6 +367,7 @@ func (c *Cluster) onOutcome(data []byte) {
 	defer c.mu.Unlock()
 	ch := c.chunks[o.Chunk]
 	if ch == nil {
+		c.discard(o.Blob)
 		return // it is answered, or not wanted any more
 	}
 	ch.at, ch.missing = time.Now(), false
@@ -387,7 +393,11 @@ func (c *Cluster) onOutcome(data []byte) {
 		var got []byte
 		var err error
 		c.unlocked(func() {
-			if got, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen); err == nil {
+			err = persist(c.ctx, o.BlobLen, func() (err error) {
+				got, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen)
+				return err
+			})
+			if err == nil {
 				c.link.dropBlob(c.ctx, c.job, o.Blob)
 			}
 		})
