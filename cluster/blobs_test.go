@@ -107,3 +107,37 @@ func TestShakyBlobs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCancelledBehindOthers has a call with a large argument be cancelled that no agent takes, as the only slot is in use: its
+// caller need not wait for that, and its argument does not stay.
+func TestCancelledBehindOthers(t *testing.T) {
+	t.Parallel()
+	c, submitter, _ := shakyCluster(t)
+	gate := proctest.NewGate(t)
+	first := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
+	v := gate.Next()
+	ctx, cancel := context.WithCancel(proctest.Within(t))
+	second := proctest.Echo.Go(ctx, c, bytes.Repeat([]byte("x"), 3*maxChunk))
+	proctest.Eventually(t, proctest.Patience, "both chunks are with the server", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		stored := 0
+		for _, ch := range c.chunks {
+			if ch.stored {
+				stored++
+			}
+		}
+		return stored == 2
+	})
+	cancel()
+	_, err := second.Wait(proctest.Within(t))
+	proctest.WantErr(t, err, context.Canceled)
+	awaitNoBlobs(t, submitter)
+	v.Release()
+	if _, err := first.Wait(proctest.Within(t)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

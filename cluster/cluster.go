@@ -143,6 +143,7 @@ type sent struct {
 	missing  bool      // the server has it no more, and no answer has come so far
 	blob     string    // the object with the arguments, or empty
 	unwanted error     // why it is not wanted any more, or nil
+	told     time.Time // when agents were told so first
 }
 
 // cost is how long calls of a function take.

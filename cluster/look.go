@@ -109,17 +109,25 @@ const restoreTimeout = time.Minute
 
 // lookForChunks sends chunks again that the engine does not have, though they are not answered.
 func (c *Cluster) lookForChunks() {
-	var suspects, unwanted []uint64
+	var suspects, unwanted, late []uint64
 	c.mu.Lock()
 	for id, ch := range c.chunks {
 		if ch.unwanted != nil {
 			unwanted = append(unwanted, id)
+			if time.Since(ch.told) > c.cfg.Pool.KillGrace+lookAfter {
+				late = append(late, id)
+			}
 		}
 		if ch.stored && time.Since(ch.at) > lookAfter {
 			suspects = append(suspects, id)
 		}
 	}
 	c.withdraw(unwanted)
+	for _, id := range late { // no agent has taken it, as all have much to do, or the one that has is cut off
+		if ch := c.chunks[id]; ch != nil {
+			c.failed(id, ch.unwanted)
+		}
+	}
 	c.mu.Unlock()
 	if len(suspects) == 0 {
 		return

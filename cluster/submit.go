@@ -315,6 +315,9 @@ func (c *Cluster) drop(err error, which func(*entry) bool) {
 	var cancel []uint64
 	for id, ch := range c.chunks {
 		if which(ch.e) {
+			if ch.unwanted == nil {
+				ch.told = time.Now()
+			}
 			ch.unwanted = err
 			cancel = append(cancel, id)
 		}
