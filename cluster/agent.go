@@ -528,12 +528,13 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 			m.drop(err.Error())
 			return
 		}
-		var l lease
-		if err == nil {
-			l, err = decodeLease(data)
-		}
 		if err != nil {
 			m.back(pause)
+			return
+		}
+		l, err := decodeLease(data)
+		if err != nil {
+			a.say(ctx, &c, m, &outcome{Refused: fmt.Sprintf("the lease of the job is not understood: %v; is the submitter of another version?", err)}, true)
 			return
 		}
 		terms = &l

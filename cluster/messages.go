@@ -33,6 +33,7 @@ type chunk struct {
 const (
 	maxCalls = 1 << 20
 	maxBlob  = 4 << 30
+	minArg   = 4 // bytes of an argument
 )
 
 func encodeChunk(c *chunk) ([]byte, error) { return wire.Encode(nil, c) }
@@ -53,6 +54,8 @@ func decodeChunk(data []byte) (c chunk, err error) {
 		err = fmt.Errorf("it hands %d calls to a worker", c.Size)
 	case c.BlobLen < 0 || c.BlobLen > maxBlob:
 		err = fmt.Errorf("it has an object of %d bytes", c.BlobLen)
+	case int64(c.N) > max(int64(len(c.Args)), c.BlobLen)/minArg:
+		err = fmt.Errorf("it has %d calls, and %d bytes of arguments", c.N, max(int64(len(c.Args)), c.BlobLen))
 	}
 	return c, errors.Join(err, checkJob(c.Job))
 }

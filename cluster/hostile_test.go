@@ -1,0 +1,68 @@
+package cluster
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed84f35039/multiproc"
+)
+
+// oddLease is a link of an agent to a job whose lease makes no sense.
+type oddLease struct {
+	agentLink
+	said outcome
+}
+
+func (o *oddLease) lease(context.Context, string) ([]byte, error) { return []byte("nonsense"), nil }
+
+func (o *oddLease) answer(_ context.Context, _ string, data []byte) (err error) {
+	o.said, err = decodeOutcome(data)
+	return err
+}
+
+// oneDelivery is a chunk that came once.
+type oneDelivery struct {
+	delivery
+	chunk []byte
+	acked bool
+	again bool
+}
+
+func (d *oneDelivery) data() []byte                 { return d.chunk }
+func (d *oneDelivery) task() (string, uint64, bool) { return "me.job", 7, true }
+func (d *oneDelivery) ack()                         { d.acked = true }
+func (d *oneDelivery) back(time.Duration)           { d.again = true }
+
+// TestOddLease has a job that an agent does not understand, such as one of another version: its calls are refused, and do not
+// go round for ever.
+func TestOddLease(t *testing.T) {
+	link := &oddLease{}
+	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	defer a.end()
+	a.link = link
+	data, err := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &oneDelivery{chunk: data}
+	a.take(d, a.queueUp())
+	if d.again || !d.acked || link.said.Chunk != 7 || !strings.Contains(link.said.Refused, "lease") {
+		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
+	}
+}
+
+// TestMoreCallsThanBytes has a small message that says that it has many calls, each of which would be answered.
+func TestMoreCallsThanBytes(t *testing.T) {
+	for _, c := range []chunk{{N: maxCalls}, {N: 3, Args: make([]byte, 2*minArg)}, {N: maxCalls, Blob: "b", BlobLen: 100}} {
+		c.Job, c.Program, c.Func, c.Key = "me.job", "p", "f", "k"
+		data, err := encodeChunk(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeChunk(data); err == nil {
+			t.Errorf("%d calls in %d bytes: no error", c.N, max(int64(len(c.Args)), c.BlobLen))
+		}
+	}
+}
