@@ -135,6 +135,9 @@ type held struct {
 // RunAgent runs calls of the cluster's programs until ctx ends. Then it takes no more, waits for
 // those that run, and gives back what is left after the grace.
 func RunAgent(ctx context.Context, cfg AgentConfig) error {
+	if ctx == nil {
+		return errors.New("cluster: RunAgent: the context is nil; pass context.Background()")
+	}
 	if cfg.URL == "" {
 		return errors.New("cluster: AgentConfig: URL is empty; give that of the NATS servers")
 	}

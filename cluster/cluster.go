@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -154,6 +155,9 @@ type cost struct {
 // Dial returns a Cluster, when it is connected. The errors say what is wrong with the
 // configuration, or that no server answers before ctx ends.
 func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
+	if ctx == nil {
+		return nil, errors.New("cluster: Dial: the context is nil; pass context.Background()")
+	}
 	if cfg.User == "" {
 		cfg.User = defaultUser
 	}
@@ -198,7 +202,7 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 		if c.server, err = embed(); err != nil {
 			return err
 		}
-		options, storage = append(options, c.server.option()), jetstream.MemoryStorage
+		options, storage = append(slices.Clip(options), c.server.option()), jetstream.MemoryStorage
 		mine.Program.Hash = selfProgram
 	} else if mine, err = leaseOf(exe, c.cfg.Key, &c.cfg.Pool); err != nil {
 		return err

@@ -131,7 +131,7 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 		}
 		return nil
 	})
-	if l.nc, err = nats.Connect(a.url, options...); err != nil {
+	if l.nc, err = dialServers(ctx, a.url, options); err != nil {
 		return nil, fmt.Errorf("connect to %q: %w", a.url, err)
 	}
 	if most := l.nc.MaxPayload(); most < maxMessage {
@@ -144,6 +144,31 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 	}
 	l.going.Go(l.awaitAcks)
 	return l, nil
+}
+
+// dialServers returns a connection. The client does not look at ctx, and tries the servers one after the other.
+func dialServers(ctx context.Context, url string, options []nats.Option) (*nats.Conn, error) {
+	type connected struct {
+		nc  *nats.Conn
+		err error
+	}
+	done, left := make(chan connected), ctx.Done()
+	go func() { // ends when each server was given the time that the options say
+		nc, err := nats.Connect(url, options...)
+		select {
+		case done <- connected{nc, err}:
+		case <-left:
+			if err == nil {
+				nc.Close()
+			}
+		}
+	}()
+	select {
+	case c := <-done:
+		return c.nc, c.err
+	case <-left:
+		return nil, context.Cause(ctx)
+	}
 }
 
 // errLinkClosed is why the context of a link has ended that was closed.

@@ -42,6 +42,9 @@ const setupTime = time.Minute
 // do, [Dial] makes what is missing. What is there already stays as it is. Servers that have no leader yet are given
 // until ctx ends, or a minute.
 func Setup(ctx context.Context, cfg SetupConfig) error {
+	if ctx == nil {
+		return errors.New("cluster: Setup: the context is nil; pass context.Background()")
+	}
 	if len(cfg.Users) == 0 {
 		cfg.Users = []string{defaultUser}
 	}
