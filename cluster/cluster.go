@@ -142,6 +142,7 @@ type sent struct {
 	missing  bool      // the server has it no more, and no answer has come so far
 	blob     string    // the object with the arguments, or empty
 	unwanted error     // why it is not wanted any more, or nil
+	begun    int       // by how many agents, after it was lost with others
 }
 
 // cost is how long calls of a function take.
