@@ -82,6 +82,7 @@ type agent struct {
 	pulling context.Context // ends when no more chunks are to be taken
 	stop    context.CancelFunc
 	pulled  chan struct{}   // closed when the last pull has ended
+	suspect chan struct{}   // has an element while a chunk runs that may end the agent
 	ctx     context.Context // ends when everything is to
 	end     context.CancelFunc
 
@@ -212,7 +213,7 @@ func newAgent(cfg AgentConfig, within bool) *agent {
 	a := &agent{
 		cfg: cfg, id: rand.Text(), host: host, within: within, slots: cfg.Pool.Workers, vacant: cfg.Pool.Workers,
 		held: map[place]*held{}, jobs: map[string]*job{}, pools: map[string]*programPool{}, free: make(chan struct{}, 1),
-		pulled: make(chan struct{}),
+		pulled: make(chan struct{}), suspect: make(chan struct{}, 1),
 	}
 	a.ctx, a.end = context.WithCancel(context.Background())
 	a.pulling, a.stop = context.WithCancel(a.ctx)
@@ -446,8 +447,10 @@ func (a *agent) prefetch() int {
 	return int(min(int64(a.slots), int64(a.slots)*int64(prefetchTime)/int64(a.pace)))
 }
 
-// maxDeliveries is how often a chunk is handed out before it is taken to be what ends agents.
-const maxDeliveries = 4
+// maxDeliveries is how often a chunk is handed out as any other. One that was lost with so many agents may be what ends them:
+// an agent tells the submitter before it runs it, and runs no other such chunk beside it, so that it is known which
+// of them ended the agent.
+const maxDeliveries = 2
 
 // queueUp returns what is closed when the next chunk has a slot.
 func (a *agent) queueUp() (turn chan struct{}) {
@@ -542,10 +545,6 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		}
 		terms = &l
 	}
-	if m.deliveries() > maxDeliveries {
-		a.say(ctx, &c, m, &outcome{Poison: true}, true)
-		return
-	}
 	pool, done, err := a.poolOf(ctx, &c, terms)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -578,6 +577,16 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 	case <-ctx.Done():
 		a.giveUp(ctx, &c, m)
 		return
+	}
+	if m.deliveries() > maxDeliveries {
+		select {
+		case a.suspect <- struct{}{}:
+			defer func() { <-a.suspect }()
+		case <-ctx.Done():
+			a.giveUp(ctx, &c, m)
+			return
+		}
+		a.say(ctx, &c, m, &outcome{Begun: true}, false)
 	}
 	a.run(ctx, &c, m, pool, each)
 }

@@ -145,6 +145,7 @@ type sent struct {
 	blob     string    // the object with the arguments, or empty
 	unwanted error     // why it is not wanted any more, or nil
 	told     time.Time // when agents were told so first
+	begun    int       // by how many agents, after it was lost with others
 }
 
 // cost is how long calls of a function take.

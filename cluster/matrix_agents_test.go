@@ -3,6 +3,7 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"runtime"
@@ -166,26 +167,50 @@ func agentSlow(s *scene) {
 }
 
 // agentPoisoned has a call that kills every agent which runs it.
-func agentPoisoned(s *scene) {
+func agentPoisoned(s *scene) { s.poisoned(60, 17, 5*time.Millisecond, "one", "two") }
+
+// neighboursPoisoned has a single agent that is killed by a call, again and again, while others run that take longer than it lives.
+// They are not taken for what kills it.
+func neighboursPoisoned(s *scene) { s.poisoned(4, 3, 1500*time.Millisecond, "one") }
+
+// poisoned makes n calls that take so long, of which one kills all agents. Those are started again.
+func (s *scene) poisoned(n, bad int, takes time.Duration, names ...string) {
+	s.Helper()
 	server := startServer(s.T, cluster.ServerConfig{})
 	c := dial(s.T, cluster.Config{URL: server.URL()})
 	s.ackWait(s.operator(server.URL()), time.Second)
-	all := s.works(60)
-	all[17].End = "agent"
-	agents := []*process{s.agent(server.URL(), "one", 2), s.agent(server.URL(), "two", 2)}
+	all := s.works(n)
+	for i := range all {
+		all[i].For = takes
+	}
+	all[bad].End = "agent"
+	gone := make(chan int)
+	over, end := context.WithCancel(context.Background())
+	run := func(i int) {
+		agent := s.agent(server.URL(), names[i], 2)
+		go func() { // ends with the agent, or the row
+			<-agent.gone
+			select {
+			case gone <- i:
+			case <-over.Done():
+			}
+		}()
+	}
+	for i := range names {
+		run(i)
+	}
 	ended := make(chan map[int]error, 1)
 	go func() { // ends when the calls have; waited for below
 		ended <- s.labour(c, all, nil, multiproc.WithBatch(1))
 	}()
+	defer end()
 	for {
 		select {
 		case errs := <-ended:
-			s.only(errs, 17, func(err error) bool { return errors.Is(err, cluster.ErrPoison) })
+			s.only(errs, bad, func(err error) bool { return errors.Is(err, cluster.ErrPoison) })
 			return
-		case <-agents[0].gone:
-			agents[0] = s.agent(server.URL(), "one", 2)
-		case <-agents[1].gone:
-			agents[1] = s.agent(server.URL(), "two", 2)
+		case i := <-gone:
+			run(i)
 		}
 	}
 }

@@ -39,6 +39,7 @@ var rows = []struct {
 	{fault: "agent in a network that goes down and up", make: agentUnplugged},
 	{fault: "agent slow", make: agentSlow},
 	{fault: "agent killed by a call, each that gets it", make: agentPoisoned},
+	{fault: "agent killed by a call beside others that take long", make: neighboursPoisoned, long: true},
 	{fault: "submitter cut off for a moment", make: submitterCutOff},
 	{fault: "submitter cut off for longer than its lease", make: submitterCutOffForLong},
 	{fault: "server killed, and started again", make: serverKilled},

@@ -83,7 +83,7 @@ type outcome struct {
 	Agent     string
 	Ran       time.Duration // how long the calls have taken so far, all in all
 	Withdrawn bool          // no call of it runs any more, as nobody wants them
-	Poison    bool          // it has been handed to too many agents that did not answer
+	Begun     bool          // it is about to run, having been lost with agents before
 	Refused   string        // why no call of it is run, or empty
 	Answers   []byte        // see appendAnswer
 	Blob      string        // the object that has them instead, or empty

@@ -360,6 +360,9 @@ func (c *Cluster) withdraw(ids []uint64) {
 	}
 }
 
+// maxBegun is how often a chunk that was lost with agents is begun by others before it is taken to be what ends them.
+const maxBegun = 2
+
 // onOutcome takes a message of results.
 func (c *Cluster) onOutcome(data []byte) {
 	o, err := decodeOutcome(data)
@@ -375,6 +378,10 @@ func (c *Cluster) onOutcome(data []byte) {
 	}
 	ch.at, ch.missing = time.Now(), false
 	switch {
+	case o.Withdrawn && ch.unwanted == ErrPoison && ch.n > 1:
+		ch.unwanted = nil
+		c.resend(o.Chunk, 2) // one by one
+		return
 	case o.Withdrawn && ch.unwanted != nil:
 		c.failed(o.Chunk, ch.unwanted)
 		return
@@ -384,11 +391,11 @@ func (c *Cluster) onOutcome(data []byte) {
 	case o.Refused != "":
 		c.failed(o.Chunk, &RefusedError{o.Agent, o.Refused})
 		return
-	case o.Poison && ch.n == 1:
-		c.failed(o.Chunk, ErrPoison)
-		return
-	case o.Poison:
-		c.resend(o.Chunk, 2) // one by one
+	case o.Begun:
+		if ch.begun++; ch.begun > maxBegun && ch.unwanted == nil {
+			ch.unwanted = ErrPoison
+			c.withdraw([]uint64{o.Chunk})
+		}
 		return
 	}
 	answers := o.Answers
