@@ -131,6 +131,7 @@ type job struct {
 type held struct {
 	msg    delivery
 	cancel context.CancelCauseFunc
+	said   time.Time // when the engine heard last that the agent has it
 }
 
 // RunAgent runs calls of the cluster's programs until ctx ends. Then it takes no more, waits for
@@ -324,7 +325,10 @@ func (a *agent) live() {
 		}
 		a.mu.Lock()
 		for _, h := range a.held {
-			h.msg.working()
+			if time.Since(h.said) > ackWait/4 {
+				h.said = time.Now()
+				h.msg.working()
+			}
 		}
 		for key, p := range a.pools {
 			if p.users == 0 && time.Since(p.used) > forgetAfter {
@@ -509,7 +513,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		m.back(ackWait / 4) // it was given to this agent once more, which is at it
 		return
 	}
-	a.held[at] = &held{m, cancel}
+	a.held[at] = &held{m, cancel, time.Now()}
 	var terms *lease
 	if known := a.jobs[c.Job]; known != nil {
 		terms = known.lease

@@ -34,7 +34,8 @@ func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 	}
 }
 
-// flushEvery is how long an answer waits for those to the other calls of its chunk.
+// flushEvery is how long an answer waits for those to the other calls of its chunk, unless the submitter has so many slots
+// that it wants fewer messages.
 const flushEvery = 100 * time.Millisecond
 
 // run runs the calls of a chunk and tells what has become of them.
@@ -76,7 +77,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	}
 	var tick <-chan time.Time
 	if c.N > 1 {
-		ticker := time.NewTicker(flushEvery)
+		ticker := time.NewTicker(max(flushEvery, c.Flush))
 		defer ticker.Stop()
 		tick = ticker.C
 	}

@@ -286,7 +286,7 @@ func (c *Cluster) Submit(b *multiproc.Batch) error {
 func (c *Cluster) Window(function string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ahead() * max(1, min(c.cost(function).chunk(), 1<<14))
+	return c.ahead() * max(1, min(c.cost(function).chunk(c.chunkTime()), 1<<14))
 }
 
 // ahead is how many chunks may be sent and not answered: some for each slot, so that none
@@ -302,19 +302,25 @@ func (c *Cluster) cost(function string) *cost {
 	return k
 }
 
-// chunkTime is how much work a chunk is to make, and worthSharing how much is not divided
-// among slots.
+// How much work a chunk is to make, at least and for each slot of all agents, and how much is not divided among slots. With
+// 20,000 chunks a second all slots are busy, of which an engine manages some more.
 const (
 	chunkTime    = 20 * time.Millisecond
+	chunkPerSlot = 50 * time.Microsecond
 	worthSharing = 200 * time.Microsecond
 )
 
-// chunk returns how many calls make one.
-func (k *cost) chunk() int {
+// chunkTime returns how much work a chunk is to make. c.mu is held.
+func (c *Cluster) chunkTime() time.Duration {
+	return max(chunkTime, time.Duration(c.slots)*chunkPerSlot)
+}
+
+// chunk returns how many calls make that much work.
+func (k *cost) chunk(work time.Duration) int {
 	if k.ran == 0 {
 		return 1
 	}
-	return int(max(1, min(chunkTime/k.ran, 1<<15)))
+	return int(max(1, min(work/k.ran, 1<<15)))
 }
 
 // note notes how long n calls have taken.

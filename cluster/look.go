@@ -132,7 +132,7 @@ func (c *Cluster) lookForChunks() {
 	if len(suspects) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, lookAfter)
+	ctx, cancel := context.WithTimeout(c.ctx, 3*lookAfter) // the lease has to be renewed again in time
 	there, err := c.link.pending(ctx, c.job)
 	cancel()
 	if errors.Is(err, errNotPrepared) {

@@ -22,11 +22,12 @@ type chunk struct {
 	Func    string
 	Key     string // of the calls, with First, as multiproc.Batch.Key says
 	First   uint64
-	N       int    // how many calls
-	Size    int    // how many of them a worker is handed at a time; 0: all
-	Args    []byte // as multiproc.Batch.AppendArgs makes them
-	Blob    string // the object that has them instead, or empty
-	BlobLen int64  // how many bytes that has
+	N       int           // how many calls
+	Flush   time.Duration // how long an answer may wait for those to the others, if that is longer than flushEvery
+	Size    int           // how many of them a worker is handed at a time; 0: all
+	Args    []byte        // as multiproc.Batch.AppendArgs makes them
+	Blob    string        // the object that has them instead, or empty
+	BlobLen int64         // how many bytes that has
 }
 
 // What an agent does not take from anybody.

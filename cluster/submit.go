@@ -45,7 +45,7 @@ func (c *Cluster) sendNext() {
 	if k.ran > 0 {
 		share = max(share, int(worthSharing/k.ran))
 	}
-	n := min(k.chunk(), max(1, share))
+	n := min(k.chunk(c.chunkTime()), max(1, share))
 	if size := s.e.b.Size(); size > 0 {
 		n = max(1, n/size) * size // the worker gets them so many at a time
 	}
@@ -92,6 +92,7 @@ func (c *Cluster) sendNext() {
 	key, first := s.e.b.Key(s.i)
 	m := &chunk{
 		Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), Key: key, First: first, N: took, Size: s.e.b.Size(), Args: args,
+		Flush: c.chunkTime(),
 	}
 	if len(args) > maxChunk+maxChunk/2 {
 		ch.blob = c.job + "." + strconv.FormatUint(id, 10)
