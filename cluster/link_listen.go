@@ -78,7 +78,7 @@ func (li *listener) open(ctx context.Context) (consumer jetstream.Consumer, err 
 		OptStartSeq: next, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
 	})
 	if err == nil {
-		li.puller, err = newPuller(li.l.nc, resultsStream+userOf(li.job), consumer.CachedInfo().Name)
+		li.puller, err = newPuller(li.l.nc, resultsStream+userOf(li.job), consumer.CachedInfo().Name, fetchBytes)
 	}
 	if err != nil {
 		return nil, blame(ctx, err)

@@ -27,13 +27,14 @@ type puller struct {
 	sub      *nats.Subscription
 	messages chan *nats.Msg
 	subject  string // of requests
+	bytes    int    // how much is asked for at a time; 0: whatever there is
 	left     int    // how many messages have been asked for and have not come
 }
 
-func newPuller(nc *nats.Conn, stream, consumer string) (*puller, error) {
+func newPuller(nc *nats.Conn, stream, consumer string, bytes int) (*puller, error) {
 	p := &puller{
 		nc: nc, messages: make(chan *nats.Msg, 4*fetchMost), // what is asked for, and what is said of requests
-		subject: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer,
+		subject: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer, bytes: bytes,
 	}
 	var err error
 	p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.messages)
@@ -81,10 +82,10 @@ func (p *puller) close(back func(*nats.Msg)) {
 func (p *puller) ask(n int) error {
 	request, err := json.Marshal(struct {
 		Batch     int           `json:"batch"`
-		MaxBytes  int           `json:"max_bytes"`
+		MaxBytes  int           `json:"max_bytes,omitempty"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{n, fetchBytes, fetchWait, fetchBeat})
+	}{n, p.bytes, fetchWait, fetchBeat})
 	if err == nil {
 		err = p.nc.PublishRequest(p.subject, p.sub.Subject, request)
 	}
@@ -176,7 +177,9 @@ func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) (err er
 		return err
 	}
 	if l.puller == nil {
-		if l.puller, err = newPuller(l.nc, tasksStream, consumerOf(here)); err != nil {
+		// Without a limit of bytes, which maxPull is: where there is one, and several servers keep the messages, the word that all
+		// have been sent overtakes them.
+		if l.puller, err = newPuller(l.nc, tasksStream, consumerOf(here), 0); err != nil {
 			return err
 		}
 	}

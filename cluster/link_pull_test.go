@@ -44,7 +44,7 @@ func TestPuller(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := newPuller(nc, "S", "C")
+	p, err := newPuller(nc, "S", "C", fetchBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestPuller(t *testing.T) {
 	put("3")
 	proctest.Eventually(t, proctest.Patience, "the message has come", func() bool { return len(p.messages) > 0 })
 	p.close(func(m *nats.Msg) { natsDelivery{nc, m}.back(0) })
-	if p, err = newPuller(nc, "S", "C"); err != nil {
+	if p, err = newPuller(nc, "S", "C", fetchBytes); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.ask(2); err != nil {
