@@ -108,8 +108,8 @@ func TestShakyBlobs(t *testing.T) {
 	}
 }
 
-// TestCancelledBehindOthers has a call with a large argument be cancelled that no agent takes, as the only slot is in use: its
-// caller need not wait for that, and its argument does not stay.
+// TestCancelledBehindOthers has a call with a large argument be cancelled that no agent takes, as the only slot is in use: it
+// is answered all the same, and its argument does not stay.
 func TestCancelledBehindOthers(t *testing.T) {
 	t.Parallel()
 	c, submitter, _ := shakyCluster(t)
@@ -117,7 +117,11 @@ func TestCancelledBehindOthers(t *testing.T) {
 	first := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
 	v := gate.Next()
 	ctx, cancel := context.WithCancel(proctest.Within(t))
-	second := proctest.Echo.Go(ctx, c, bytes.Repeat([]byte("x"), 3*maxChunk))
+	second := make(chan error, 1)
+	go func() { // ends with the call; waited for below
+		_, err := proctest.Echo.Map(ctx, c, [][]byte{bytes.Repeat([]byte("x"), 3*maxChunk)})
+		second <- err
+	}()
 	proctest.Eventually(t, proctest.Patience, "both chunks are with the server", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -130,8 +134,17 @@ func TestCancelledBehindOthers(t *testing.T) {
 		return stored == 2
 	})
 	cancel()
-	_, err := second.Wait(proctest.Within(t))
-	proctest.WantErr(t, err, context.Canceled)
+	select {
+	case err := <-second:
+		proctest.WantErr(t, err, context.Canceled)
+	case <-proctest.Within(t).Done():
+		t.Error("the caller waits for the other call")
+	}
+	proctest.Eventually(t, proctest.Patience, "the call is answered", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.open == 1
+	})
 	awaitNoBlobs(t, submitter)
 	v.Release()
 	if _, err := first.Wait(proctest.Within(t)); err != nil {

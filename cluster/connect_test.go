@@ -6,27 +6,38 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/seed84f35039/multiproc/internal/proctest"
 )
 
-// TestSilentServer has a server that accepts a connection and says nothing: who is told to end does not wait for it.
-func TestSilentServer(t *testing.T) {
+// TestSilentServers has servers that accept connections and say nothing: who is told to end does not wait for one after the other.
+func TestSilentServers(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var urls []string
+	accepted := make(chan net.Conn, 4)
+	for range cap(accepted) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls = append(urls, "nats://"+listener.Addr().String())
+		var accept sync.WaitGroup
+		accept.Go(func() { // ends with the listener
+			if conn, err := listener.Accept(); err == nil {
+				accepted <- conn
+			}
+		})
+		defer accept.Wait()
+		defer listener.Close()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { // ends when ctx does; waited for below
-		ended <- RunAgent(ctx, AgentConfig{URL: "nats://" + listener.Addr().String(), AllowUnsigned: true, CacheDir: t.TempDir()})
+		ended <- RunAgent(ctx, AgentConfig{URL: strings.Join(urls, ","), AllowUnsigned: true, CacheDir: t.TempDir()})
 	}()
-	conn, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := <-accepted
 	cancel()
 	select {
 	case err := <-ended:
@@ -34,10 +45,9 @@ func TestSilentServer(t *testing.T) {
 			t.Error(err)
 		}
 	case <-proctest.Within(t).Done():
-		t.Error("it waits for the server")
+		t.Error("it waits for the servers")
 	}
 	conn.Close()
-	listener.Close()
 }
 
 // TestNilContexts has contexts that are nil, which is an error and no panic.
