@@ -39,7 +39,8 @@ type AgentConfig struct {
 	Name string
 
 	// Pool configures the workers for each program. Workers is how many calls the agent runs at
-	// once, of all programs together; 0 means runtime.GOMAXPROCS(0). Command is not used.
+	// once, of all programs together; 0 means runtime.GOMAXPROCS(0). Command is not used. What a job says of its workers
+	// ([Config].Pool) counts besides: of limits the stricter one, and the job's Setup and Teardown if it has any.
 	Pool multiproc.PoolConfig
 
 	// Trust has the keys whose programs the agent runs.

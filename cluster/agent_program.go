@@ -37,6 +37,7 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, l *lease) (pool workers, d
 	key := l.Terms.key(userOf(c.Job) + "/" + c.Program) // users do not share workers
 	p := a.pools[key]
 	if p == nil {
+		a.makeRoom()
 		p = &programPool{ready: make(chan struct{})}
 		a.pools[key] = p
 		a.going.Go(func() { a.open(p, key, c.Job, program, &l.Terms) }) // ends with the transfer, which is bounded
@@ -60,6 +61,27 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, l *lease) (pool workers, d
 		return nil, nil, err
 	}
 	return p.pool, done, nil
+}
+
+// maxIdlePools is how many pools are kept that run nothing, so that jobs, each with terms of its own, do not fill a machine with
+// workers that rest.
+const maxIdlePools = 16
+
+// makeRoom ends the pool that has run nothing for the longest time, if there are too many. a.mu is held.
+func (a *agent) makeRoom() {
+	idle, oldest := 0, ""
+	for key, p := range a.pools {
+		if p.users > 0 {
+			continue
+		}
+		if idle++; oldest == "" || p.used.Before(a.pools[oldest].used) {
+			oldest = key
+		}
+	}
+	if idle >= maxIdlePools {
+		a.going.Go(a.pools[oldest].end) // ends when its workers have
+		delete(a.pools, oldest)
+	}
 }
 
 // open has workers be hired for a program. If that fails the next chunk tries again.
@@ -89,11 +111,14 @@ func (a *agent) hirePool(l *natsLink, job string, program Program, t *terms) (wo
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg = t.apply(cfg)
-	cfg.Command = []string{path}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = restAfter
 	}
+	if cfg.KillGrace == 0 {
+		cfg.KillGrace = defaultKillGrace
+	}
+	cfg = t.apply(cfg)
+	cfg.Command = []string{path}
 	a.cfg.Logger.Info("runs a program", "name", program.Name, "hash", program.Hash, "user", userOf(job))
 	return multiproc.NewPool(cfg), release, nil
 }

@@ -166,7 +166,7 @@ func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg.AgentTimeout = time.Minute
 	}
 	if cfg.Pool.KillGrace == 0 {
-		cfg.Pool.KillGrace = 5 * time.Second
+		cfg.Pool.KillGrace = defaultKillGrace
 	}
 	errs := []error{checkReplicas(&cfg.Replicas), checkName("User", cfg.User)}
 	if cfg.AgentTimeout < 0 {
@@ -181,6 +181,9 @@ func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	return c, nil
 }
+
+// defaultKillGrace is that of multiproc.PoolConfig.
+const defaultKillGrace = 5 * time.Second
 
 // newCluster returns a Cluster without a connection. The configuration is complete.
 func newCluster(cfg Config) *Cluster {

@@ -89,7 +89,7 @@ func checkReplicas(n *int) error {
 	if *n == 0 {
 		*n = 1
 	}
-	if *n < 0 || *n > 5 {
+	if *n != 1 && *n != 3 && *n != 5 {
 		return fmt.Errorf("%s is %d; give 1, 3 or 5, or 0 for 1", "Replicas", *n)
 	}
 	return nil

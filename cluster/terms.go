@@ -101,7 +101,12 @@ func (t *terms) apply(c multiproc.PoolConfig) multiproc.PoolConfig {
 	if t.Attempts > 1 {
 		c.Retry = multiproc.Retry{Attempts: t.Attempts, Backoff: t.Backoff, MaxBackoff: t.MaxBackoff}
 	}
-	c.Setup, c.Teardown = t.Setup.decode(), t.Teardown.decode()
+	if t.Setup.Func != "" {
+		c.Setup = t.Setup.decode()
+	}
+	if t.Teardown.Func != "" {
+		c.Teardown = t.Teardown.decode()
+	}
 	return c
 }
 
@@ -112,9 +117,4 @@ func stricter[T time.Duration | int | int64](limit *T, other T) {
 	}
 }
 
-func (s rawSetup) decode() *multiproc.Setup {
-	if s.Func == "" {
-		return nil
-	}
-	return multiproc.NewRawSetup(s.Func, s.Arg)
-}
+func (s rawSetup) decode() *multiproc.Setup { return multiproc.NewRawSetup(s.Func, s.Arg) }
