@@ -240,8 +240,8 @@ func (a *agent) start(ctx context.Context) error {
 	if err := a.link.watchControl(a.onControl); err != nil {
 		return err
 	}
-	if err := a.beat(ctx); err != nil {
-		return err
+	if err := a.beat(ctx); err != nil && (ctx.Err() != nil || a.link.life().Err() != nil) {
+		return err // otherwise live says it again
 	}
 	a.running = true
 	a.going.Go(func() { a.link.watchLeases(a.ctx, a.onLease) })

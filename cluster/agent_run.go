@@ -27,10 +27,14 @@ func (a *agent) failAll(ctx context.Context, c *chunk, m delivery, err error) {
 // giveUp is the end of a chunk whose context has ended: nobody wants it, or another agent is to
 // run it.
 func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
-	if errors.Is(context.Cause(ctx), errWithdrawn) {
-		a.say(a.ctx, c, m, &outcome{Withdrawn: true}, true)
-	} else {
+	if !errors.Is(context.Cause(ctx), errWithdrawn) {
 		m.back(0)
+		return
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, leaseTTL) // where there is nobody any more who makes the stream, others drop the chunk
+	defer cancel()
+	if !a.tell(ctx, c, m, &outcome{Withdrawn: true}, true) {
+		m.back(pause)
 	}
 }
 
@@ -167,19 +171,24 @@ func encodeAnswer(i, pid int, result []byte, err error) answer {
 // say sends what has become of calls. When the server has got the last of it, the chunk is
 // over.
 func (a *agent) say(ctx context.Context, c *chunk, m delivery, o *outcome, last bool) {
+	if !a.tell(ctx, c, m, o, last) {
+		a.giveUp(ctx, c, m)
+	}
+}
+
+// tell is say, but it reports whether that was possible before ctx ended.
+func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last bool) bool {
 	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
 	for ctx.Err() == nil {
 		if a.send(ctx, c.Job, o) == nil {
 			if last {
 				m.ack()
 			}
-			return
+			return true
 		}
 		sleep(ctx, pause) // no room, or no server: the chunk is held until there is
 	}
-	if ctx != a.ctx {
-		a.giveUp(ctx, c, m)
-	}
+	return false
 }
 
 // send sends an outcome, with its answers in an object if they are large. After an error it may be called again.

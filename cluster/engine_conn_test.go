@@ -180,8 +180,13 @@ type reached struct {
 	err   error
 }
 
+// askTimeout is how long a client waits for a reply that may have got lost.
+const askTimeout = 5 * time.Second
+
 // ask sends a request and waits for the reply. f gets what makes that.
 func (c *conn) ask(ctx context.Context, f func(reply func(any, error))) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	came := make(chan reached, 1)
 	err := c.post(func() {
 		done := false

@@ -125,6 +125,19 @@ func (s *scene) end() {
 	}
 }
 
+// TempDir returns a directory that is removed at the end, when nobody writes to it any more: a server may still be starting.
+func (s *scene) TempDir() string {
+	s.Helper()
+	dir, err := os.MkdirTemp("", "matrix-")
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() {
+		proctest.Eventually(s.T, proctest.Patience, dir+" can be removed", func() bool { return os.RemoveAll(dir) == nil })
+	})
+	return dir
+}
+
 // work is what a call of labour does.
 type work struct {
 	X   int    // the number of the call; its result is X*X
