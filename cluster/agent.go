@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -136,7 +134,8 @@ type held struct {
 }
 
 // RunAgent runs calls of the cluster's programs until ctx ends. Then it takes no more, waits for
-// those that run, and gives back what is left after the grace.
+// those that run, and gives back what is left after the grace. It waits for servers that cannot be reached; the errors say
+// what is wrong with the configuration, or what the servers do not allow.
 func RunAgent(ctx context.Context, cfg AgentConfig) error {
 	if ctx == nil {
 		return errors.New("cluster: RunAgent: the context is nil; pass context.Background()")
@@ -197,13 +196,28 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 			return a, err
 		}
 	}
-	l, err := connect(ctx, access{cfg.URL, cfg.Credentials, cfg.TLS, cfg.Options}, "multiproc agent "+a.cfg.Name, agentsInbox)
+	l, err := a.connect(ctx)
 	if err != nil {
 		return a, err
 	}
 	a.link = l
 	a.hire = func(job string, p Program, t *terms) (workers, func(), error) { return a.hirePool(l, job, p, t) }
 	return a, a.start(ctx)
+}
+
+// connect returns a connection, as soon as there is a server.
+func (a *agent) connect(ctx context.Context) (*natsLink, error) {
+	to := access{a.cfg.URL, a.cfg.Credentials, a.cfg.TLS, a.cfg.Options}
+	for told := false; ; told = true {
+		l, err := connect(ctx, to, "multiproc agent "+a.cfg.Name, agentsInbox)
+		if err == nil || a.within || ctx.Err() != nil || !unreachable(err) {
+			return l, err
+		}
+		if !told {
+			a.cfg.Logger.Warn("waits for a server", "error", err)
+		}
+		sleep(ctx, pause)
+	}
 }
 
 // newAgent returns an agent without a link. The configuration is complete, but for the name.
@@ -347,251 +361,3 @@ const (
 	forgetAfter = 10 * time.Minute
 	restAfter   = time.Minute
 )
-
-// onLease notes the lease of a job, or ends its chunks when its submitter is gone.
-func (a *agent) onLease(name string, data []byte) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if data == nil {
-		delete(a.jobs, name)
-		a.drop(name, func(uint64) bool { return true })
-	} else if j := a.jobs[name]; j != nil && bytes.Equal(j.said, data) {
-		return // as ever
-	} else if l, err := decodeLease(data); err == nil {
-		j := a.jobOf(name)
-		j.said, j.lease = data, &l
-	}
-}
-
-// errWithdrawn is why calls end that nobody wants any more.
-var errWithdrawn = errors.New("the submitter does not want the call any more")
-
-// drop ends chunks of a job. a.mu is held.
-func (a *agent) drop(job string, which func(id uint64) bool) {
-	for at, h := range a.held {
-		if at.job == job && which(at.id) {
-			h.cancel(errWithdrawn)
-		}
-	}
-}
-
-// jobOf returns what is known of a job. a.mu is held.
-func (a *agent) jobOf(name string) *job {
-	j := a.jobs[name]
-	if j == nil {
-		j = &job{}
-		a.jobs[name] = j
-	}
-	return j
-}
-
-// maxUnwanted is how many stretches of chunks of a job that are not wanted an agent remembers. The submitter says it again and
-// again.
-const maxUnwanted = 1 << 16
-
-// onControl does what a submitter says.
-func (a *agent) onControl(name string, data []byte) {
-	var c control
-	if wire.Decode(data, &c) != nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var list []stretch
-	for pair := range slices.Chunk(c.Cancel, 2) {
-		if len(pair) == 2 && pair[0] <= pair[1] {
-			list = append(list, stretch{pair[0], pair[1]})
-		}
-	}
-	list = join(nil, list)
-	a.drop(name, func(id uint64) bool { return within(list, id) })
-	if j := a.jobs[name]; j != nil {
-		if j.unwanted = join(j.unwanted, list); len(j.unwanted) > maxUnwanted {
-			j.unwanted = list
-		}
-	}
-}
-
-// maxPull is how many chunks are asked for at a time: they have 48 MiB at most, and a server closes connections that do not
-// take 64 MiB.
-const maxPull = 128
-
-// pull takes chunks, no more than the agent can run soon.
-func (a *agent) pull() {
-	defer close(a.pulled)
-	for a.pulling.Err() == nil {
-		a.mu.Lock()
-		want := min(a.slots+a.prefetch()-a.having, maxPull)
-		a.mu.Unlock()
-		if want <= 0 {
-			select {
-			case <-a.free:
-			case <-a.pulling.Done():
-			}
-			continue
-		}
-		err := a.link.pull(a.pulling, want, func(d delivery) {
-			turn := a.queueUp()
-			a.going.Go(func() { a.take(d, turn) }) // ends with the chunk, or the agent
-		})
-		if err != nil {
-			sleep(a.pulling, pause)
-		}
-	}
-}
-
-// prefetchTime is how long chunks wait at an agent for a slot, about, so that a slot has not to wait for the next.
-const prefetchTime = 100 * time.Millisecond
-
-// prefetch returns how many chunks are asked for beyond those that have slots: none where they take long, as other agents
-// may have slots for them sooner. a.mu is held.
-func (a *agent) prefetch() int {
-	if a.pace == 0 {
-		return 0
-	}
-	return int(min(int64(a.slots), int64(a.slots)*int64(prefetchTime)/int64(a.pace)))
-}
-
-// maxDeliveries is how often a chunk is handed out as any other. One that was lost with so many agents may be what ends them:
-// an agent tells the submitter before it runs it, and runs no other such chunk beside it, so that it is known which
-// of them ended the agent.
-const maxDeliveries = 2
-
-// queueUp returns what is closed when the next chunk has a slot.
-func (a *agent) queueUp() (turn chan struct{}) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.having++
-	turn = make(chan struct{})
-	a.line = append(a.line, turn)
-	a.letIn()
-	return turn
-}
-
-// leave gives a slot back, or the place in the line.
-func (a *agent) leave(turn chan struct{}) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.having--
-	select {
-	case a.free <- struct{}{}:
-	default:
-	}
-	if at := slices.Index(a.line, turn); at >= 0 {
-		a.line = slices.Delete(a.line, at, at+1)
-		return
-	}
-	a.vacant++
-	a.letIn()
-}
-
-// letIn gives slots to those who are first. a.mu is held.
-func (a *agent) letIn() {
-	for ; a.vacant > 0 && len(a.line) > 0; a.vacant-- {
-		close(a.line[0])
-		a.line = a.line[1:]
-	}
-}
-
-// take runs a chunk.
-func (a *agent) take(m delivery, turn chan struct{}) {
-	defer a.leave(turn)
-	c, err := decodeChunk(m.data())
-	if err != nil {
-		m.drop("not a chunk: " + err.Error())
-		return
-	}
-	if job, id, ok := m.task(); !ok || job != c.Job || id != c.ID { // who may not submit as this user
-		m.drop("it says that it is of another job than it was sent for")
-		return
-	}
-	ctx, cancel := context.WithCancelCause(a.ctx)
-	defer cancel(nil)
-	at := place{c.Job, c.ID}
-	a.mu.Lock()
-	if _, twice := a.held[at]; twice {
-		a.mu.Unlock()
-		m.back(ackWait / 4) // it was given to this agent once more, which is at it
-		return
-	}
-	a.held[at] = &held{m, cancel, time.Now()}
-	var terms *lease
-	if known := a.jobs[c.Job]; known != nil {
-		terms = known.lease
-		if within(known.unwanted, c.ID) {
-			cancel(errWithdrawn)
-		}
-	}
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		delete(a.held, at)
-		a.done++
-		a.mu.Unlock()
-	}()
-	if ctx.Err() != nil {
-		a.giveUp(ctx, &c, m)
-		return
-	}
-	if terms == nil { // or the news of it has not come yet
-		data, err := a.link.lease(ctx, c.Job)
-		if errors.Is(err, errNoLease) {
-			m.drop(err.Error())
-			return
-		}
-		if err != nil {
-			m.back(pause)
-			return
-		}
-		l, err := decodeLease(data)
-		if err != nil {
-			a.say(ctx, &c, m, &outcome{Refused: fmt.Sprintf("the lease of the job is not understood: %v; is the submitter of another version?", err)}, true)
-			return
-		}
-		terms = &l
-	}
-	pool, done, err := a.poolOf(ctx, &c, terms)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		a.giveUp(ctx, &c, m)
-		return
-	case err != nil:
-		a.cfg.Logger.Warn("refused calls", "function", c.Func, "program", terms.Program.Name, "error", err)
-		a.say(ctx, &c, m, &outcome{Refused: err.Error()}, true)
-		return
-	}
-	defer done()
-	args := c.Args
-	if c.Blob != "" {
-		err = persist(ctx, c.BlobLen, func() (err error) {
-			args, err = a.link.getBlob(ctx, c.Job, c.Blob, c.BlobLen)
-			return err
-		})
-		if err != nil {
-			a.failAll(ctx, &c, m, fmt.Errorf("fetch the arguments: %w", err))
-			return
-		}
-	}
-	each, err := splitArgs(args, c.N)
-	if err != nil {
-		a.failAll(ctx, &c, m, err)
-		return
-	}
-	select {
-	case <-turn:
-	case <-ctx.Done():
-		a.giveUp(ctx, &c, m)
-		return
-	}
-	if m.deliveries() > maxDeliveries {
-		select {
-		case a.suspect <- struct{}{}:
-			defer func() { <-a.suspect }()
-		case <-ctx.Done():
-			a.giveUp(ctx, &c, m)
-			return
-		}
-		a.say(ctx, &c, m, &outcome{Begun: true}, false)
-	}
-	a.run(ctx, &c, m, pool, each)
-}

@@ -25,15 +25,17 @@ func (o *oddLease) answer(_ context.Context, _ string, data []byte) (err error) 
 // oneDelivery is a chunk that came once.
 type oneDelivery struct {
 	delivery
-	chunk []byte
-	acked bool
-	again bool
+	chunk   []byte
+	acked   bool
+	again   bool
+	dropped string
 }
 
 func (d *oneDelivery) data() []byte                 { return d.chunk }
 func (d *oneDelivery) task() (string, uint64, bool) { return "me.job", 7, true }
 func (d *oneDelivery) ack()                         { d.acked = true }
 func (d *oneDelivery) back(time.Duration)           { d.again = true }
+func (d *oneDelivery) drop(reason string)           { d.dropped = reason }
 
 // TestOddLease has a job that an agent does not understand, such as one of another version: its calls are refused, and do not
 // go round for ever.
@@ -50,6 +52,27 @@ func TestOddLease(t *testing.T) {
 	a.take(d, a.queueUp())
 	if d.again || !d.acked || link.said.Chunk != 7 || !strings.Contains(link.said.Refused, "lease") {
 		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
+	}
+}
+
+// TestForgedChunk has a submitter say that a chunk is of a job, or has a number, of others than NATS lets it submit: its answers
+// would go to them.
+func TestForgedChunk(t *testing.T) {
+	for what, c := range map[string]chunk{"job": {Job: "you.job", ID: 7}, "chunk": {Job: "me.job", ID: 8}} {
+		link := &oddLease{}
+		a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
+		defer a.end()
+		a.link = link
+		c.Program, c.Func, c.Key, c.N, c.Args = "p", "f", "k", 1, make([]byte, minArg)
+		data, err := encodeChunk(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &oneDelivery{chunk: data}
+		a.take(d, a.queueUp())
+		if d.dropped == "" || d.acked || d.again || link.said.Agent != "" {
+			t.Errorf("another %s: dropped: %q, acknowledged: %t, said: %+v", what, d.dropped, d.acked, link.said)
+		}
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +70,23 @@ type TLS struct {
 	Key  string // its private key
 }
 
+// unreachable reports whether an error is that no server was reached, which may be otherwise later.
+func unreachable(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)
+}
+
+// checkURL returns what is wrong with a list of servers, which the client takes for names of hosts.
+func checkURL(list string) error {
+	for one := range strings.SplitSeq(list, ",") {
+		scheme, host, ok := strings.Cut(strings.TrimSpace(one), "://")
+		if ok && (host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, scheme)) {
+			return fmt.Errorf("%q is no address of a server; give nats://host:port or tls://host:port", one)
+		}
+	}
+	return nil
+}
+
 // optionsOf returns the options of a connection by that name, whose inboxes have that prefix.
 func (a *access) optionsOf(name, inbox string, wait time.Duration) ([]nats.Option, error) {
 	options := []nats.Option{
@@ -112,6 +131,9 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 	wait := startTimeout
 	if at, ok := ctx.Deadline(); ok {
 		wait = min(time.Until(at), wait)
+	}
+	if err := checkURL(a.url); err != nil {
+		return nil, err
 	}
 	options, err := a.optionsOf(name, inbox, wait)
 	if err != nil {

@@ -124,9 +124,7 @@ func (c *Cluster) lookForChunks() {
 	}
 	c.withdraw(unwanted)
 	for _, id := range late { // no agent has taken it, as all have much to do, or the one that has is cut off
-		if ch := c.chunks[id]; ch != nil {
-			c.failed(id, ch.unwanted)
-		}
+		c.ended(id)
 	}
 	c.mu.Unlock()
 	if len(suspects) == 0 {

@@ -4,9 +4,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
@@ -99,6 +101,77 @@ func TestLostChunk(t *testing.T) {
 	}
 	cancel()
 	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPoisonIsFoundAmongOthers has a chunk of several calls end its agents: the calls are sent one by one, and none of them
+// fails before it is known which one it was.
+func TestPoisonIsFoundAmongOthers(t *testing.T) {
+	t.Parallel()
+	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c, err := Dial(proctest.Within(t), Config{URL: s.URL(), Pool: multiproc.PoolConfig{KillGrace: 50 * time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.cost(proctest.Square.Name()).ran = time.Microsecond // so that they go together
+	c.mu.Unlock()
+	ctx, cancel := context.WithCancel(proctest.Within(t))
+	ended := make(chan error, 1)
+	go func() { // ends when ctx does; waited for below
+		_, err := proctest.Square.Map(ctx, c, proctest.Numbers(3))
+		ended <- err
+	}()
+	id := submitted(t, c)
+	say := func(o outcome) {
+		t.Helper()
+		data, err := encodeOutcome(&o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.onOutcome(data)
+	}
+	for range maxBegun + 1 {
+		say(outcome{Chunk: id, Begun: true})
+	}
+	c.lookForChunks()
+	c.mu.Lock()
+	if ch := c.chunks[id]; ch == nil || ch.n != 3 || ch.unwanted != ErrPoison {
+		t.Errorf("before an agent has ended it the chunk is %+v", ch)
+	}
+	c.mu.Unlock()
+	say(outcome{Chunk: id, Withdrawn: true})
+	proctest.Eventually(t, proctest.Patience, "the calls are sent one by one", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		alone := 0
+		for _, ch := range c.chunks {
+			if ch.n == 1 && ch.attempt == 2 {
+				alone++
+			}
+		}
+		return alone == 3
+	})
+	select {
+	case err := <-ended:
+		t.Errorf("the Map has ended: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	proctest.Eventually(t, proctest.Patience, "nothing is left of it", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.chunks) == 0
+	})
+	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
 }

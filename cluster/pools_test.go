@@ -14,8 +14,8 @@ import (
 // restful are workers that count how many of them have been ended.
 type restful struct{ ended *atomic.Int64 }
 
-func (r restful) Submit(*multiproc.Batch) error { return nil }
-func (r restful) Kill()                         { r.ended.Add(1) }
+func (r *restful) Submit(*multiproc.Batch) error { return nil }
+func (r *restful) Kill()                         { r.ended.Add(1) }
 
 // TestIdlePoolsAreFew has jobs come with terms of their own, one after the other: the workers of the last ones stay, and not
 // those of all.
@@ -24,7 +24,7 @@ func TestIdlePoolsAreFew(t *testing.T) {
 	var hired, ended atomic.Int64
 	a.hire = func(string, Program, *terms) (workers, func(), error) {
 		hired.Add(1)
-		return restful{&ended}, func() {}, nil
+		return &restful{&ended}, func() {}, nil
 	}
 	const jobs = 3 * maxIdlePools
 	use := func(n int) {
@@ -50,5 +50,25 @@ func TestIdlePoolsAreFew(t *testing.T) {
 	a.going.Wait()
 	if hired.Load() != jobs || ended.Load() != jobs-maxIdlePools || len(a.pools) != maxIdlePools {
 		t.Errorf("%d hired, %d ended, %d there; want %d, %d, %d", hired.Load(), ended.Load(), len(a.pools), jobs, jobs-maxIdlePools, maxIdlePools)
+	}
+}
+
+// TestUsersShareNoWorkers has two users run one program: what it leaves in a process of the one is not for the other.
+func TestUsersShareNoWorkers(t *testing.T) {
+	a := newAgent(AgentConfig{AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	var ended atomic.Int64
+	a.hire = func(string, Program, *terms) (workers, func(), error) { return &restful{&ended}, func() {}, nil }
+	l := &lease{Program: Program{Hash: fmt.Sprintf("%064x", 1), Size: 1, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Name: "p"}}
+	of := map[string]workers{}
+	for _, job := range []string{"ann.one", "ann.two", "bob.one"} {
+		w, done, err := a.poolOf(proctest.Within(t), &chunk{Job: job, Program: l.Program.Hash, Func: "f"}, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+		of[job] = w
+	}
+	if of["ann.one"] != of["ann.two"] || of["ann.one"] == of["bob.one"] {
+		t.Errorf("jobs of one user share workers: %t, users do: %t", of["ann.one"] == of["ann.two"], of["ann.one"] == of["bob.one"])
 	}
 }

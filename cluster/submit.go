@@ -65,7 +65,7 @@ func (c *Cluster) sendNext() {
 		return
 	}
 	if ch.unwanted != nil {
-		c.failed(id, ch.unwanted)
+		c.ended(id)
 		return
 	}
 	if took < n {
@@ -160,7 +160,7 @@ func (c *Cluster) publish(id uint64, m *chunk) {
 	if ch := c.chunks[id]; ch == nil {
 		return
 	} else if ch.unwanted != nil {
-		c.failed(id, ch.unwanted)
+		c.ended(id)
 		return
 	}
 	data, err := encodeChunk(m)
@@ -246,7 +246,7 @@ func (c *Cluster) takeBack(id uint64, attempts int) (back []span) {
 		return nil
 	}
 	if ch.unwanted != nil {
-		c.failed(id, ch.unwanted)
+		c.ended(id)
 		return nil
 	}
 	delete(c.chunks, id)
@@ -316,10 +316,7 @@ func (c *Cluster) drop(err error, which func(*entry) bool) {
 	var cancel []uint64
 	for id, ch := range c.chunks {
 		if which(ch.e) {
-			if ch.unwanted == nil {
-				ch.told = time.Now()
-			}
-			ch.unwanted = err
+			ch.unwant(err)
 			cancel = append(cancel, id)
 		}
 	}
@@ -333,6 +330,29 @@ func (c *Cluster) drop(err error, which func(*entry) bool) {
 	})
 	for _, s := range dropped {
 		c.settled(s.e, s.n)
+	}
+}
+
+// unwant says that agents are to end a chunk, and what its calls get then. Its caller tells them.
+func (ch *sent) unwant(err error) {
+	if ch.unwanted == nil {
+		ch.told = time.Now()
+	}
+	ch.unwanted = err
+}
+
+// ended is when no agent has a chunk any more, nor is to get it. c.mu is held.
+func (c *Cluster) ended(id uint64) {
+	ch := c.chunks[id]
+	switch {
+	case ch == nil:
+	case ch.unwanted == nil: // an agent took the job to be over
+		c.resend(id, 0)
+	case ch.unwanted == ErrPoison && ch.n > 1: // one of them is
+		ch.unwanted = nil
+		c.resend(id, 2) // one by one
+	default:
+		c.failed(id, ch.unwanted)
 	}
 }
 
@@ -379,22 +399,15 @@ func (c *Cluster) onOutcome(data []byte) {
 	}
 	ch.at, ch.missing = time.Now(), false
 	switch {
-	case o.Withdrawn && ch.unwanted == ErrPoison && ch.n > 1:
-		ch.unwanted = nil
-		c.resend(o.Chunk, 2) // one by one
-		return
-	case o.Withdrawn && ch.unwanted != nil:
-		c.failed(o.Chunk, ch.unwanted)
-		return
 	case o.Withdrawn:
-		c.resend(o.Chunk, 0)
+		c.ended(o.Chunk)
 		return
 	case o.Refused != "":
 		c.failed(o.Chunk, &RefusedError{o.Agent, o.Refused})
 		return
 	case o.Begun:
 		if ch.begun++; ch.begun > maxBegun && ch.unwanted == nil {
-			ch.unwanted = ErrPoison
+			ch.unwant(ErrPoison)
 			c.withdraw([]uint64{o.Chunk})
 		}
 		return

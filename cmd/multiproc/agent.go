@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +38,8 @@ func agentCommand() *cobra.Command {
 			if err != nil && !(errors.Is(err, fs.ErrNotExist) && trust == "") {
 				return &failure{codeFailure, err, ""}
 			}
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
+			ctx, release := untilSignal(context.Background(), func() {})
+			defer release()
 			if err := cluster.RunAgent(ctx, cfg); err != nil {
 				return &failure{codeFailure, err, "multiproc agent --help tells what there is"}
 			}
@@ -82,8 +80,8 @@ func serverCommand() *cobra.Command {
 			if err != nil {
 				return &failure{codeFailure, err, ""}
 			}
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
+			ctx, release := untilSignal(context.Background(), func() {})
+			defer release()
 			fmt.Fprintln(cmd.OutOrStdout(), s.URL())
 			<-ctx.Done()
 			return s.Close()
@@ -115,8 +113,8 @@ func setupCommand() *cobra.Command {
 		Example: setupExample,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
+			ctx, release := untilSignal(context.Background(), func() {})
+			defer release()
 			ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 			defer cancel()
 			if err := cluster.Setup(ctx, cfg); err != nil {

@@ -1,0 +1,73 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"github.com/seed84f35039/multiproc/internal/wire"
+)
+
+// onLease notes the lease of a job, or ends its chunks when its submitter is gone.
+func (a *agent) onLease(name string, data []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if data == nil {
+		delete(a.jobs, name)
+		a.drop(name, func(uint64) bool { return true })
+	} else if j := a.jobs[name]; j != nil && bytes.Equal(j.said, data) {
+		return // as ever
+	} else if l, err := decodeLease(data); err == nil {
+		j := a.jobOf(name)
+		j.said, j.lease = data, &l
+	}
+}
+
+// errWithdrawn is why calls end that nobody wants any more.
+var errWithdrawn = errors.New("the submitter does not want the call any more")
+
+// drop ends chunks of a job. a.mu is held.
+func (a *agent) drop(job string, which func(id uint64) bool) {
+	for at, h := range a.held {
+		if at.job == job && which(at.id) {
+			h.cancel(errWithdrawn)
+		}
+	}
+}
+
+// jobOf returns what is known of a job. a.mu is held.
+func (a *agent) jobOf(name string) *job {
+	j := a.jobs[name]
+	if j == nil {
+		j = &job{}
+		a.jobs[name] = j
+	}
+	return j
+}
+
+// maxUnwanted is how many stretches of chunks of a job that are not wanted an agent remembers. The submitter says it again and
+// again.
+const maxUnwanted = 1 << 16
+
+// onControl does what a submitter says.
+func (a *agent) onControl(name string, data []byte) {
+	var c control
+	if wire.Decode(data, &c) != nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []stretch
+	for pair := range slices.Chunk(c.Cancel, 2) {
+		if len(pair) == 2 && pair[0] <= pair[1] {
+			list = append(list, stretch{pair[0], pair[1]})
+		}
+	}
+	list = join(nil, list)
+	a.drop(name, func(id uint64) bool { return within(list, id) })
+	if j := a.jobs[name]; j != nil {
+		if j.unwanted = join(j.unwanted, list); len(j.unwanted) > maxUnwanted {
+			j.unwanted = list
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// maxPull is how many chunks are asked for at a time: they have 48 MiB at most, and a server closes connections that do not
+// take 64 MiB.
+const maxPull = 128
+
+// pull takes chunks, no more than the agent can run soon.
+func (a *agent) pull() {
+	defer close(a.pulled)
+	for a.pulling.Err() == nil {
+		a.mu.Lock()
+		want := min(a.slots+a.prefetch()-a.having, maxPull)
+		a.mu.Unlock()
+		if want <= 0 {
+			select {
+			case <-a.free:
+			case <-a.pulling.Done():
+			}
+			continue
+		}
+		err := a.link.pull(a.pulling, want, func(d delivery) {
+			turn := a.queueUp()
+			a.going.Go(func() { a.take(d, turn) }) // ends with the chunk, or the agent
+		})
+		if err != nil {
+			sleep(a.pulling, pause)
+		}
+	}
+}
+
+// prefetchTime is how long chunks wait at an agent for a slot, about, so that a slot has not to wait for the next.
+const prefetchTime = 100 * time.Millisecond
+
+// prefetch returns how many chunks are asked for beyond those that have slots: none where they take long, as other agents
+// may have slots for them sooner. a.mu is held.
+func (a *agent) prefetch() int {
+	if a.pace == 0 {
+		return 0
+	}
+	return int(min(int64(a.slots), int64(a.slots)*int64(prefetchTime)/int64(a.pace)))
+}
+
+// maxDeliveries is how often a chunk is handed out as any other. One that was lost with so many agents may be what ends them:
+// an agent tells the submitter before it runs it, and runs no other such chunk beside it, so that it is known which
+// of them ended the agent.
+const maxDeliveries = 2
+
+// queueUp returns what is closed when the next chunk has a slot.
+func (a *agent) queueUp() (turn chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.having++
+	turn = make(chan struct{})
+	a.line = append(a.line, turn)
+	a.letIn()
+	return turn
+}
+
+// leave gives a slot back, or the place in the line.
+func (a *agent) leave(turn chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.having--
+	select {
+	case a.free <- struct{}{}:
+	default:
+	}
+	if at := slices.Index(a.line, turn); at >= 0 {
+		a.line = slices.Delete(a.line, at, at+1)
+		return
+	}
+	a.vacant++
+	a.letIn()
+}
+
+// letIn gives slots to those who are first. a.mu is held.
+func (a *agent) letIn() {
+	for ; a.vacant > 0 && len(a.line) > 0; a.vacant-- {
+		close(a.line[0])
+		a.line = a.line[1:]
+	}
+}
+
+// take runs a chunk.
+func (a *agent) take(m delivery, turn chan struct{}) {
+	defer a.leave(turn)
+	c, err := decodeChunk(m.data())
+	if err != nil {
+		m.drop("not a chunk: " + err.Error())
+		return
+	}
+	if job, id, ok := m.task(); !ok || job != c.Job || id != c.ID { // who may not submit as this user
+		m.drop("it says that it is of another job than it was sent for")
+		return
+	}
+	ctx, cancel := context.WithCancelCause(a.ctx)
+	defer cancel(nil)
+	at := place{c.Job, c.ID}
+	a.mu.Lock()
+	if _, twice := a.held[at]; twice {
+		a.mu.Unlock()
+		m.back(ackWait / 4) // it was given to this agent once more, which is at it
+		return
+	}
+	a.held[at] = &held{m, cancel, time.Now()}
+	var terms *lease
+	if known := a.jobs[c.Job]; known != nil {
+		terms = known.lease
+		if within(known.unwanted, c.ID) {
+			cancel(errWithdrawn)
+		}
+	}
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		delete(a.held, at)
+		a.done++
+		a.mu.Unlock()
+	}()
+	if ctx.Err() != nil {
+		a.giveUp(ctx, &c, m)
+		return
+	}
+	if terms == nil { // or the news of it has not come yet
+		data, err := a.link.lease(ctx, c.Job)
+		if errors.Is(err, errNoLease) {
+			m.drop(err.Error())
+			return
+		}
+		if err != nil {
+			m.back(pause)
+			return
+		}
+		l, err := decodeLease(data)
+		if err != nil {
+			a.say(ctx, &c, m, &outcome{Refused: fmt.Sprintf("the lease of the job is not understood: %v; is the submitter of another version?", err)}, true)
+			return
+		}
+		terms = &l
+	}
+	pool, done, err := a.poolOf(ctx, &c, terms)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		a.giveUp(ctx, &c, m)
+		return
+	case err != nil:
+		a.cfg.Logger.Warn("refused calls", "function", c.Func, "program", terms.Program.Name, "error", err)
+		a.say(ctx, &c, m, &outcome{Refused: err.Error()}, true)
+		return
+	}
+	defer done()
+	args := c.Args
+	if c.Blob != "" {
+		err = persist(ctx, c.BlobLen, func() (err error) {
+			args, err = a.link.getBlob(ctx, c.Job, c.Blob, c.BlobLen)
+			return err
+		})
+		if err != nil {
+			a.failAll(ctx, &c, m, fmt.Errorf("fetch the arguments: %w", err))
+			return
+		}
+	}
+	each, err := splitArgs(args, c.N)
+	if err != nil {
+		a.failAll(ctx, &c, m, err)
+		return
+	}
+	select {
+	case <-turn:
+	case <-ctx.Done():
+		a.giveUp(ctx, &c, m)
+		return
+	}
+	if m.deliveries() > maxDeliveries {
+		select {
+		case a.suspect <- struct{}{}:
+			defer func() { <-a.suspect }()
+		case <-ctx.Done():
+			a.giveUp(ctx, &c, m)
+			return
+		}
+		a.say(ctx, &c, m, &outcome{Begun: true}, false)
+	}
+	a.run(ctx, &c, m, pool, each)
+}
