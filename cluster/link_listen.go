@@ -49,7 +49,7 @@ func (l *natsLink) outcomes(ctx context.Context, job string, take func(data []by
 				}
 			}
 			if err := li.fetch(ctx, consumer, take); err != nil {
-				li.puller.close(func(*nats.Msg) {})
+				li.puller.close(nil)
 				li.puller, consumer = nil, nil // it may be gone; another goes on behind what has been taken
 				if err != errGap {
 					sleep(ctx, pause)

@@ -41,38 +41,30 @@ func newPuller(nc *nats.Conn, stream, consumer string, bytes int) (*puller, erro
 	return p, err
 }
 
-// closeTimeout is how long close waits for what is on its way.
-const closeTimeout = time.Second
+// closePause is how long nothing has to come before close takes it that nothing is on its way.
+const closePause = 200 * time.Millisecond
 
-// close ends the subscription, and has back get what has come, or is on its way, and was not taken. The server sends no more then,
-// whatever it was asked for.
+// close ends the subscription. Where back is not nil, it gets what has come, or is on its way, and was not taken: to end the
+// subscription would not keep the server from counting as sent what nobody listens for any more, and there is no way to
+// tell it that a request is withdrawn. So what was asked for is waited for, as long as something comes.
 func (p *puller) close(back func(*nats.Msg)) {
-	give := func(m *nats.Msg) {
-		if m.Header.Get(statusHeader) == "" {
-			back(m)
-		}
+	defer p.sub.Unsubscribe()
+	if back == nil {
+		return
 	}
-	late := time.NewTimer(closeTimeout)
-	defer late.Stop()
-	over := p.sub.StatusChanged(nats.SubscriptionClosed)
-	if p.sub.Drain() == nil {
-		for waits := true; waits; {
-			select {
-			case m := <-p.messages:
-				give(m)
-			case <-over: // the server has said that it sends no more
-				waits = false
-			case <-late.C: // or there is none
-				waits = false
-			}
-		}
-	}
-	p.sub.Unsubscribe()
-	for {
+	quiet := time.NewTimer(closePause)
+	defer quiet.Stop()
+	for p.left > 0 || len(p.messages) > 0 {
 		select {
 		case m := <-p.messages:
-			give(m)
-		default:
+			if m.Header.Get(statusHeader) == "" {
+				p.left--
+				back(m)
+				quiet.Reset(closePause)
+			} else if n, err := strconv.Atoi(m.Header.Get(pendingHeader)); err == nil {
+				p.left -= n
+			}
+		case <-quiet.C:
 			return
 		}
 	}
@@ -189,7 +181,7 @@ func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) (err er
 	for range n {
 		m, err := l.puller.next(ctx)
 		if err != nil {
-			l.puller.close(func(m *nats.Msg) { natsDelivery{l.nc, m}.back(0) })
+			l.puller.close(func(m *nats.Msg) { natsDelivery{l.nc, m}.back(pause) }) // not to this one, while it is listening
 			l.puller = nil
 			if ctx.Err() != nil {
 				return nil

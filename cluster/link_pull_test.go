@@ -102,3 +102,60 @@ func TestPuller(t *testing.T) {
 	}
 	p.close(func(*nats.Msg) { t.Error("something else came") })
 }
+
+// TestPullerGivesBackWhatIsOnItsWay closes pullers while messages come: none is lost until it is delivered anew for want of an
+// acknowledgement.
+func TestPullerGivesBackWhatIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	ctx := proctest.Within(t)
+	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Storage: jetstream.MemoryStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "C", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each, rounds = 20, 20
+	for range each * rounds {
+		if _, err := js.Publish(ctx, "s.x", make([]byte, 10_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	came := 0
+	for range rounds {
+		p, err := newPuller(nc, "S", "C", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.ask(each); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.next(ctx); err != nil { // the others are on their way
+			t.Fatal(err)
+		}
+		came++
+		p.close(func(*nats.Msg) { came++ })
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.NumAckPending != came {
+		t.Errorf("the server has sent %d messages, and %d have come", info.NumAckPending, came)
+	}
+}
