@@ -21,8 +21,9 @@
 // # Protocol
 //
 // Calls of one function travel in chunks that make about 20 ms of work, in the stream MP_TASKS,
-// from which agents pull no more than they can run soon. Answers come back in the stream MP_RESULTS, stored before the chunk is
+// from which agents pull no more than they can run soon. Answers come back in a stream of the user, stored before the chunk is
 // acknowledged; more than 256 KiB of either goes through an object store. Agents and jobs say that they are
 // alive in buckets whose keys expire. The submitter keeps its inputs until they are answered, and sends again
-// what is neither in the stream nor answered. Decision 0016 says why.
+// what is neither in the stream nor answered. Decisions 0016 and 0017 say why,
+// docs/cluster.md what happens when something dies.
 package cluster

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -173,6 +174,19 @@ func TestPoisonIsFoundAmongOthers(t *testing.T) {
 	})
 	if err := c.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOrphans has the engine keep chunks whose calls were sent anew: they are withdrawn, but not those that were there only once,
+// as they may have been answered meanwhile.
+func TestOrphans(t *testing.T) {
+	c := newCluster(Config{})
+	c.chunks[1] = &sent{}
+	for i, want := range [][]uint64{nil, {2}, {2}, nil} {
+		there := []map[uint64]bool{{1: true, 2: true}, {1: true, 2: true, 3: true}, {2: true}, {3: true}}[i]
+		if got := c.orphansAmong(there); !slices.Equal(got, want) {
+			t.Errorf("look %d: %v, want %v", i, got, want)
+		}
 	}
 }
 
