@@ -25,7 +25,7 @@ func TestGap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close(nil)
-	p.left = fetchMost // so that it asks for none
+	p.left = fetchMost                                      // so that it asks for none
 	for _, m := range []string{"1.5.1", "1.7.2", "1.9.4"} { // deliveries, number in the stream, number at the consumer
 		p.messages <- &nats.Msg{Sub: p.sub, Reply: "$JS.ACK.S.C." + m + ".1700000000000000000.0", Data: []byte(m)}
 	}
