@@ -555,6 +555,15 @@ func ExamplePoolConfig_setup() {
 	// Output: select 1 over a connection to db.example <nil>
 }
 
+// Validate tells what is wrong before there is a call that would get the error.
+func ExamplePoolConfig_Validate() {
+	fmt.Println(multiproc.PoolConfig{Workers: -1}.Validate())
+	fmt.Println(multiproc.PoolConfig{Workers: 2, Concurrency: 4}.Validate())
+	// Output:
+	// PoolConfig: Workers is -1; it must not be negative (0 means the default)
+	// <nil>
+}
+
 // A worker with Concurrency runs several calls at once, which is for those that wait.
 func ExamplePoolConfig_concurrency() {
 	pool := multiproc.NewPool(multiproc.PoolConfig{Workers: 1, Concurrency: 8})

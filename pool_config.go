@@ -175,6 +175,15 @@ type PoolConfig struct {
 	Logger *slog.Logger
 }
 
+// Validate returns everything that is wrong with the configuration, or nil: what the calls of an executor that is made with it would
+// get.
+func (c PoolConfig) Validate() error {
+	if _, err := c.check(); err != nil {
+		return fmt.Errorf("PoolConfig: %w", err)
+	}
+	return nil
+}
+
 // check returns the configuration with its defaults, or everything that is wrong.
 func (c PoolConfig) check() (PoolConfig, error) {
 	errs := []error{

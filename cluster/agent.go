@@ -87,6 +87,7 @@ type agent struct {
 
 	mu     sync.Mutex
 	having int             // chunks that it was handed, and is not done with
+	early  int64           // how many bytes of arguments may still be fetched for chunks without a slot
 	vacant int             // slots
 	line   []chan struct{} // chunks that wait for one, in the order in which they came; closed when it is their turn
 	held   map[place]*held
@@ -110,7 +111,7 @@ type programPool struct {
 // workers are a *multiproc.Pool.
 type workers interface {
 	Submit(*multiproc.Batch) error
-	Kill()
+	Shutdown(context.Context) error
 }
 
 // place is where a chunk belongs.
@@ -124,6 +125,7 @@ type job struct {
 	said     []byte    // the lease, encoded
 	lease    *lease    // that others read while they do not hold a.mu
 	unwanted []stretch // chunks that may still come, in order
+	refused  string    // why calls were refused last
 }
 
 // held is a chunk that the agent has.
@@ -185,6 +187,9 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 	if cfg.Pool.Workers < 0 || cfg.Pool.Workers > maxSlots {
 		return nil, fmt.Errorf("AgentConfig: Pool.Workers is %d; give 1 to %d, or 0 for as many as there are CPUs", cfg.Pool.Workers, maxSlots)
 	}
+	if err := cfg.Pool.Validate(); err != nil {
+		return nil, fmt.Errorf("AgentConfig: %w", err)
+	}
 	a = newAgent(cfg, within)
 	defer func() {
 		if err != nil {
@@ -229,7 +234,7 @@ func newAgent(cfg AgentConfig, within bool) *agent {
 	a := &agent{
 		cfg: cfg, id: rand.Text(), host: host, within: within, slots: cfg.Pool.Workers, vacant: cfg.Pool.Workers,
 		held: map[place]*held{}, jobs: map[string]*job{}, pools: map[string]*programPool{}, free: make(chan struct{}, 1),
-		pulled: make(chan struct{}), suspect: make(chan struct{}, 1),
+		pulled: make(chan struct{}), suspect: make(chan struct{}, 1), early: maxEarly,
 	}
 	a.ctx, a.end = context.WithCancel(context.Background())
 	a.pulling, a.stop = context.WithCancel(a.ctx)
@@ -267,27 +272,18 @@ func (a *agent) start(ctx context.Context) error {
 // close ends the agent, when the chunks that it has are answered or the grace is over.
 func (a *agent) close() error {
 	a.stop()
-	deadline := time.NewTimer(a.cfg.Grace)
-	defer deadline.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.Grace)
+	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for over := false; !over; {
-		a.mu.Lock()
-		over = len(a.held) == 0
-		a.mu.Unlock()
-		if over {
-			break
-		}
+	for a.holds() && ctx.Err() == nil {
 		select {
-		case <-deadline.C:
-			over = true
 		case <-tick.C:
+		case <-ctx.Done():
 		}
 	}
 	if a.running {
 		<-a.pulled
-	}
-	if a.running {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		a.link.leave(ctx, a.id) // others learn of it sooner than by its silence
 		cancel()
@@ -301,13 +297,20 @@ func (a *agent) close() error {
 	a.mu.Unlock()
 	a.end()
 	for _, p := range pools {
-		p.end()
+		a.going.Go(func() { p.end(ctx) }) // ends with the workers
 	}
 	a.going.Wait()
 	if a.link != nil {
 		a.link.close()
 	}
 	return nil
+}
+
+// holds reports whether the agent has chunks.
+func (a *agent) holds() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.held) > 0
 }
 
 // beat says that the agent is there.
@@ -348,7 +351,7 @@ func (a *agent) live() {
 		for key, p := range a.pools {
 			if p.users == 0 && time.Since(p.used) > forgetAfter {
 				delete(a.pools, key)
-				a.going.Go(p.end) // ends when its idle workers have
+				a.going.Go(func() { p.end(a.ctx) }) // ends when its idle workers have
 			}
 		}
 		a.mu.Unlock()

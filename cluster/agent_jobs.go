@@ -71,3 +71,15 @@ func (a *agent) onControl(name string, data []byte) {
 		}
 	}
 }
+
+// refusesFirst notes that calls of a job are refused, and reports whether the last ones were not, or for another reason.
+func (a *agent) refusesFirst(job, reason string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	j := a.jobs[job]
+	if j == nil || j.refused == reason {
+		return j == nil
+	}
+	j.refused = reason
+	return true
+}

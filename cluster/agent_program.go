@@ -8,11 +8,11 @@ import (
 	"github.com/seed84f35039/multiproc"
 )
 
-// end ends the workers, when they are there.
-func (p *programPool) end() {
+// end ends the workers, when they are there, and what they still run when ctx ends.
+func (p *programPool) end(ctx context.Context) {
 	<-p.ready // bounded: by the agent's context
 	if p.err == nil {
-		p.pool.Kill()
+		p.pool.Shutdown(ctx) // nobody waits for what it gives up
 		p.release()
 	}
 }
@@ -79,8 +79,9 @@ func (a *agent) makeRoom() {
 		}
 	}
 	if idle >= maxIdlePools {
-		a.going.Go(a.pools[oldest].end) // ends when its workers have
+		p := a.pools[oldest]
 		delete(a.pools, oldest)
+		a.going.Go(func() { p.end(a.ctx) }) // ends when its workers have
 	}
 }
 

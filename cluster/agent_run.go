@@ -28,7 +28,7 @@ func (a *agent) failAll(ctx context.Context, c *chunk, m delivery, err error) {
 // run it.
 func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 	if !errors.Is(context.Cause(ctx), errWithdrawn) {
-		m.back(0)
+		a.giveBack(c, m)
 		return
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, leaseTTL) // where there is nobody any more who makes the stream, others drop the chunk
@@ -36,6 +36,21 @@ func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 	if !a.tell(ctx, c, m, &outcome{Withdrawn: true}, true) {
 		m.back(pause)
 	}
+}
+
+// returnTime is how long an agent that ends tries to tell submitters what it gives back.
+const returnTime = time.Second
+
+// giveBack has another agent run what is left of a chunk. The submitter sends it again: what the engine would hand out once more
+// counts as having been lost with an agent.
+func (a *agent) giveBack(c *chunk, m delivery) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), returnTime)
+	defer cancel()
+	if a.send(ctx, c, &outcome{Returned: true}) != nil {
+		m.back(0)
+		return
+	}
+	m.ack()
 }
 
 // flushEvery is how long an answer waits for those to the other calls of its chunk, unless the submitter has so many slots
@@ -73,7 +88,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: c.Func, Args: args, Size: size, Key: c.Key, First: c.First, Answer: answer})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
-			m.back(0)
+			a.giveBack(c, m)
 			return
 		}
 		a.failAll(ctx, c, m, err)
@@ -107,7 +122,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			if len(answers) > 0 {
 				a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, false)
 			}
-			m.back(0)
+			a.giveBack(c, m)
 			return
 		case last || len(answers) > 0:
 			a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, last)
@@ -178,9 +193,8 @@ func (a *agent) say(ctx context.Context, c *chunk, m delivery, o *outcome, last 
 
 // tell is say, but it reports whether that was possible before ctx ended.
 func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last bool) bool {
-	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
 	for ctx.Err() == nil {
-		if a.send(ctx, c.Job, o) == nil {
+		if a.send(ctx, c, o) == nil {
 			if last {
 				m.ack()
 			}
@@ -191,11 +205,12 @@ func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last
 	return false
 }
 
-// send sends an outcome, with its answers in an object if they are large. After an error it may be called again.
-func (a *agent) send(ctx context.Context, job string, o *outcome) error {
+// send sends an outcome of a chunk, with its answers in an object if they are large. After an error it may be called again.
+func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
+	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
 	if len(o.Answers) > maxOutcome+maxOutcome/2 {
-		o.Blob, o.BlobLen = job+"."+rand.Text(), int64(len(o.Answers))
-		if err := a.link.putBlob(ctx, job, o.Blob, o.Answers); err != nil {
+		o.Blob, o.BlobLen = c.Job+"."+rand.Text(), int64(len(o.Answers))
+		if err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers); err != nil {
 			return err
 		}
 		o.Answers = nil
@@ -204,5 +219,5 @@ func (a *agent) send(ctx context.Context, job string, o *outcome) error {
 	if err != nil {
 		return err
 	}
-	return a.link.answer(ctx, job, data)
+	return a.link.answer(ctx, c.Job, data)
 }

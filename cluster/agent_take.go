@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -89,6 +90,35 @@ func (a *agent) letIn() {
 	}
 }
 
+// maxEarly is how many bytes of arguments are fetched from objects for chunks that have no slot yet.
+const maxEarly = 256 << 20
+
+// fetchEarly reports whether arguments of so many bytes may be fetched before there is a slot for them. fetched is to be called
+// when there is one, or they are not needed any more.
+func (a *agent) fetchEarly(size int64) (fetched func(), may bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if size > a.early {
+		return func() {}, false
+	}
+	a.early -= size
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.early += size
+	}), true
+}
+
+// await waits until done is closed, and reports whether it was before ctx ended.
+func await(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // take runs a chunk.
 func (a *agent) take(m delivery, turn chan struct{}) {
 	defer a.leave(turn)
@@ -152,18 +182,29 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		a.giveUp(ctx, &c, m)
 		return
 	case err != nil:
-		a.cfg.Logger.Warn("refused calls", "function", c.Func, "program", terms.Program.Name, "error", err)
+		if a.refusesFirst(c.Job, err.Error()) {
+			a.cfg.Logger.Warn("refused calls", "job", c.Job, "function", c.Func, "program", terms.Program.Name, "error", err)
+		}
 		a.say(ctx, &c, m, &outcome{Refused: err.Error()}, true)
 		return
 	}
 	defer done()
-	args := c.Args
+	args, fetched := c.Args, func() {}
 	if c.Blob != "" {
+		var early bool
+		if fetched, early = a.fetchEarly(c.BlobLen); !early && !await(ctx, turn) {
+			a.giveUp(ctx, &c, m)
+			return
+		}
+		defer fetched()
 		err = persist(ctx, c.BlobLen, func() (err error) {
 			args, err = a.link.getBlob(ctx, c.Job, c.Blob, c.BlobLen)
 			return err
 		})
-		if err != nil {
+		if errors.Is(err, errNoBlob) {
+			a.say(ctx, &c, m, &outcome{Lost: true}, true)
+			return
+		} else if err != nil {
 			a.failAll(ctx, &c, m, fmt.Errorf("fetch the arguments: %w", err))
 			return
 		}
@@ -173,12 +214,11 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		a.failAll(ctx, &c, m, err)
 		return
 	}
-	select {
-	case <-turn:
-	case <-ctx.Done():
+	if !await(ctx, turn) {
 		a.giveUp(ctx, &c, m)
 		return
 	}
+	fetched()
 	if m.deliveries() > maxDeliveries {
 		select {
 		case a.suspect <- struct{}{}:

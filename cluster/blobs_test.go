@@ -23,6 +23,7 @@ import (
 type shaky struct {
 	*natsLink
 	puts, gets atomic.Int32 // how many are still to fail
+	lost       atomic.Int32 // how many are still not to be there
 }
 
 var errShaky = errors.New("the server is away for a moment")
@@ -37,6 +38,9 @@ func (s *shaky) putBlob(ctx context.Context, job, name string, data []byte) erro
 func (s *shaky) getBlob(ctx context.Context, job, name string, size int64) ([]byte, error) {
 	if s.gets.Add(-1) >= 0 {
 		return nil, errShaky
+	}
+	if s.lost.Add(-1) >= 0 {
+		return nil, errNoBlob
 	}
 	return s.natsLink.getBlob(ctx, job, name, size)
 }
@@ -105,6 +109,60 @@ func TestShakyBlobs(t *testing.T) {
 	awaitNoBlobs(t, submitter)
 	if err := c.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLostBlobs has large arguments and results get lost: the calls run again, but not for ever.
+func TestLostBlobs(t *testing.T) {
+	t.Parallel()
+	for what, lost := range map[string]struct{ results, arguments int32 }{
+		"each once": {1, 1}, "results": {maxAttempts, 0}, "arguments": {0, maxAttempts},
+	} {
+		c, submitter, agent := shakyCluster(t)
+		submitter.lost.Store(lost.results)
+		agent.lost.Store(lost.arguments)
+		in := bytes.Repeat([]byte("x"), 3*maxChunk)
+		out, err := proctest.Echo.Call(proctest.Within(t), c, in)
+		if tooOften := lost.results+lost.arguments >= maxAttempts; tooOften != errors.Is(err, errNoBlob) || !tooOften && !bytes.Equal(out, in) {
+			t.Errorf("%s: got %d bytes, %v", what, len(out), err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLargeOnesOneByOne has more large arguments than an agent may fetch before there are slots for them.
+func TestLargeOnesOneByOne(t *testing.T) {
+	t.Parallel()
+	c, _, _ := shakyCluster(t)
+	size := int64(2 * maxChunk)
+	c.agent.mu.Lock()
+	c.agent.early = size + size/2
+	c.agent.mu.Unlock()
+	in := make([][]byte, 6)
+	for i := range in {
+		in[i] = bytes.Repeat([]byte{byte(i)}, int(size))
+	}
+	out, err := proctest.Echo.Map(proctest.Within(t), c, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Want(t, "results", out, in)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if c.agent.early != size+size/2 {
+		t.Errorf("%d bytes may be fetched early at the end, and %d at the beginning", c.agent.early, size+size/2)
+	}
+	fetched, may := c.agent.fetchEarly(size)
+	if _, more := c.agent.fetchEarly(size); !may || more {
+		t.Errorf("of two that are too large together the first may be fetched: %t, the second: %t", may, more)
+	}
+	fetched()
+	fetched()
+	if c.agent.early != size+size/2 {
+		t.Errorf("%d bytes may be fetched early after all was given back", c.agent.early)
 	}
 }
 

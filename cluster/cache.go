@@ -76,6 +76,9 @@ func newCache(dir string, limit int64) (*cache, error) {
 	if info.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("cluster: open a cache of programs: others may write to %s (mode %#o), and so replace programs: chmod go-w it, after emptying it", dir, info.Mode().Perm())
 	}
+	if ownedByOther(info) {
+		return nil, fmt.Errorf("cluster: open a cache of programs: %s belongs to another user, who could replace programs; give another directory", dir)
+	}
 	c := &cache{dir: dir, limit: limit, idle: stall, flights: map[flightKey]*flight{}, seen: map[string]fs.FileInfo{}}
 	c.tidy()
 	return c, nil

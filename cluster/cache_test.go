@@ -97,6 +97,14 @@ func TestCacheThatOthersMayChange(t *testing.T) {
 	wantErr(t, err, "others may write to")
 	_, err = newCache(t.TempDir(), -1)
 	wantErr(t, err, "is -1")
+	if os.Geteuid() == 0 {
+		dir := t.TempDir()
+		if err := os.Chown(dir, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		_, err = newCache(dir, 0)
+		wantErr(t, err, "belongs to another user")
+	}
 }
 
 func TestFetchAtOnce(t *testing.T) {

@@ -168,7 +168,7 @@ func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Pool.KillGrace == 0 {
 		cfg.Pool.KillGrace = defaultKillGrace
 	}
-	errs := []error{checkReplicas(&cfg.Replicas), checkName("User", cfg.User)}
+	errs := []error{checkReplicas(&cfg.Replicas), checkName("User", cfg.User), cfg.Pool.Validate()}
 	if cfg.AgentTimeout < 0 {
 		errs = append(errs, fmt.Errorf("%s is %v; give how long to wait, or 0 for a minute", "AgentTimeout", cfg.AgentTimeout))
 	}
@@ -177,7 +177,7 @@ func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	c := newCluster(cfg)
 	if err := c.connect(ctx); err != nil {
-		return nil, fmt.Errorf("cluster: %w", errors.Join(err, c.release()))
+		return nil, fmt.Errorf("cluster: %w", errors.Join(err, c.release(ctx)))
 	}
 	return c, nil
 }
@@ -230,10 +230,13 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 		return err
 	}
 	if c.server != nil {
-		c.agent, err = startAgent(ctx, AgentConfig{Options: options, Pool: c.cfg.Pool, Name: "here"}, true)
+		c.agent, err = startAgent(ctx, AgentConfig{Options: options, Pool: c.cfg.Pool, Name: "here", Grace: embeddedGrace}, true)
 	}
 	return err
 }
+
+// embeddedGrace is how long an agent within this process waits for calls that nobody waits for.
+const embeddedGrace = 200 * time.Millisecond
 
 // start begins to submit over the link, with that lease.
 func (c *Cluster) start(ctx context.Context, l lease) (err error) {
@@ -379,7 +382,7 @@ func (c *Cluster) shutdown(ctx context.Context, stall time.Duration) error {
 	if cause != nil {
 		lost = c.abandon(multiproc.ErrClosed)
 	}
-	err := c.release()
+	err := c.release(ctx)
 	switch {
 	case cause == nil:
 	case errors.Is(cause, errNoProgress):
@@ -424,10 +427,15 @@ func (c *Cluster) check() {
 	}
 }
 
+// releaseTime is how long a cluster that ends tries to remove what it has on the servers, after the context of who ends it has
+// ended.
+const releaseTime = time.Second
+
 // release ends everything, when no call is left.
-func (c *Cluster) release() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+func (c *Cluster) release(caller context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), startTimeout)
 	defer cancel()
+	defer context.AfterFunc(caller, func() { time.AfterFunc(releaseTime, cancel) })()
 	if c.link != nil {
 		if err = c.link.finish(ctx, c.job); errors.Is(err, errNotPrepared) { // what was to be removed is lost
 			err = nil

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
@@ -177,6 +178,108 @@ func TestPoisonIsFoundAmongOthers(t *testing.T) {
 	}
 }
 
+// TestDrainsAreNoPoison has one agent after the other be ended while it runs a call, as when machines are replaced: the call
+// runs on the next one at once, and is not blamed.
+func TestDrainsAreNoPoison(t *testing.T) {
+	t.Parallel()
+	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c, err := Dial(proctest.Within(t), Config{URL: s.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, dir := proctest.NewGate(t), t.TempDir()
+	fut := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
+	const drains = maxDeliveries + maxBegun + 2
+	for i := range drains {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { // ends when ctx does; waited for below
+			ended <- RunAgent(ctx, AgentConfig{
+				URL: s.URL(), AllowUnsigned: true, CacheDir: dir, Grace: time.Millisecond, Pool: multiproc.PoolConfig{Workers: 1, Stderr: io.Discard},
+				Logger: slog.New(slog.DiscardHandler),
+			})
+		}()
+		v := gate.Next()
+		c.mu.Lock()
+		for id, ch := range c.chunks {
+			if ch.attempt != 0 || ch.begun != 0 || id != uint64(i+1) {
+				t.Errorf("after %d drains: chunk %d, attempt %d, begun %d", i, id, ch.attempt, ch.begun)
+			}
+		}
+		c.mu.Unlock()
+		if i == drains-1 {
+			v.Release()
+			if out, err := fut.Wait(proctest.Within(t)); out != 9 || err != nil {
+				t.Errorf("got %d, %v", out, err)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// goneLink is a link to servers that are gone.
+type goneLink struct {
+	submitterLink
+	given time.Duration // how long finish was waited for
+}
+
+func (d *goneLink) finish(ctx context.Context, _ string) error {
+	began := time.Now()
+	<-ctx.Done()
+	d.given = time.Since(began)
+	return ctx.Err()
+}
+
+func (d *goneLink) close() {}
+
+// TestShutdownWithoutServers has Shutdown be called where no server answers any more: it does not take much longer than its
+// context allows.
+func TestShutdownWithoutServers(t *testing.T) {
+	for what, given := range map[string]struct{ to, want time.Duration }{
+		"little time": {50 * time.Millisecond, 50*time.Millisecond + releaseTime}, "all the time": {time.Hour, startTimeout},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			link := &goneLink{}
+			c := newCluster(Config{})
+			c.link = link
+			ctx, cancel := context.WithTimeout(t.Context(), given.to)
+			defer cancel()
+			if err := c.Shutdown(ctx); err == nil || link.given != given.want {
+				t.Errorf("%s: %v after %v, want an error after %v", what, err, link.given, given.want)
+			}
+		})
+	}
+}
+
+// TestTeardownAtTheEnd has workers of an agent within the process be torn down when it ends.
+func TestTeardownAtTheEnd(t *testing.T) {
+	t.Parallel()
+	log := proctest.LogFile(t)
+	c, err := Dial(proctest.Within(t), Config{Pool: multiproc.PoolConfig{Workers: 1, Teardown: proctest.Do.With(proctest.Task{X: 5, Log: log})}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := proctest.Square.Call(proctest.Within(t), c, 3); out != 9 || err != nil {
+		t.Errorf("got %d, %v", out, err)
+	}
+	proctest.Want(t, "teardowns before the end", len(proctest.ReadLog(t, log)), 0)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	proctest.Want(t, "teardowns", len(proctest.ReadLog(t, log)), 1)
+}
+
 // TestOrphans has the engine keep chunks whose calls were sent anew: they are withdrawn, but not those that were there only once,
 // as they may have been answered meanwhile.
 func TestOrphans(t *testing.T) {
@@ -198,6 +301,7 @@ func TestAgentSaysWhatIsWrong(t *testing.T) {
 		"no server":   {AllowUnsigned: true},
 		"no trust":    {URL: "nats://127.0.0.1:1"},
 		"bad limit":   {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), CacheLimit: -1},
+		"bad pool":    {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{MaxTasks: -1}},
 		"bad workers": {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{Workers: -1}},
 	} {
 		if err := RunAgent(proctest.Within(t), cfg); err == nil {

@@ -85,6 +85,8 @@ type outcome struct {
 	Ran       time.Duration // how long the calls have taken so far, all in all
 	Withdrawn bool          // no call of it runs any more, as nobody wants them
 	Begun     bool          // it is about to run, having been lost with agents before
+	Returned  bool          // no call of it runs any more, as the agent ends; what is not answered is to be sent again
+	Lost      bool          // it was not run, as the object with its arguments is not there
 	Refused   string        // why no call of it is run, or empty
 	Answers   []byte        // see appendAnswer
 	Blob      string        // the object that has them instead, or empty

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -15,7 +16,10 @@ import (
 type restful struct{ ended *atomic.Int64 }
 
 func (r *restful) Submit(*multiproc.Batch) error { return nil }
-func (r *restful) Kill()                         { r.ended.Add(1) }
+func (r *restful) Shutdown(context.Context) error {
+	r.ended.Add(1)
+	return nil
+}
 
 // TestIdlePoolsAreFew has jobs come with terms of their own, one after the other: the workers of the last ones stay, and not
 // those of all.
@@ -50,6 +54,21 @@ func TestIdlePoolsAreFew(t *testing.T) {
 	a.going.Wait()
 	if hired.Load() != jobs || ended.Load() != jobs-maxIdlePools || len(a.pools) != maxIdlePools {
 		t.Errorf("%d hired, %d ended, %d there; want %d, %d, %d", hired.Load(), ended.Load(), len(a.pools), jobs, jobs-maxIdlePools, maxIdlePools)
+	}
+}
+
+// TestRefusalsAreToldOnce has an agent refuse calls of jobs: of each it says so once, and when the reason is another one.
+func TestRefusalsAreToldOnce(t *testing.T) {
+	a := newAgent(AgentConfig{Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	a.jobOf("a")
+	a.jobOf("b")
+	for i, said := range []struct {
+		job, reason string
+		want        bool
+	}{{"a", "x", true}, {"a", "x", false}, {"b", "x", true}, {"a", "y", true}, {"a", "x", true}, {"unknown", "x", true}} {
+		if got := a.refusesFirst(said.job, said.reason); got != said.want {
+			t.Errorf("%d, %s because of %s: %t", i, said.job, said.reason, got)
+		}
 	}
 }
 

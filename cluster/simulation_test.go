@@ -167,7 +167,10 @@ type crew struct {
 	over chan struct{}
 }
 
-func (w *crew) Kill() { close(w.over) }
+func (w *crew) Shutdown(context.Context) error {
+	close(w.over)
+	return nil
+}
 
 func (w *crew) Submit(b *multiproc.Batch) error {
 	go w.run(b) // ends with the calls, or their context

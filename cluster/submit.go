@@ -227,6 +227,15 @@ func (c *Cluster) resend(id uint64, attempts int) {
 	c.requeue(c.takeBack(id, attempts))
 }
 
+// retry sends what is left of a chunk again, or answers it with the error if that was done often enough. c.mu is held.
+func (c *Cluster) retry(id uint64, err error) {
+	if ch := c.chunks[id]; ch != nil && ch.attempt+1 >= maxAttempts {
+		c.failed(id, err)
+		return
+	}
+	c.resend(id, 1)
+}
+
 // requeue puts calls at the front of the queue. c.mu is held.
 func (c *Cluster) requeue(back []span) {
 	if len(back) == 0 {
@@ -402,6 +411,12 @@ func (c *Cluster) onOutcome(data []byte) {
 	case o.Withdrawn:
 		c.ended(o.Chunk)
 		return
+	case o.Returned:
+		c.resend(o.Chunk, 0)
+		return
+	case o.Lost:
+		c.retry(o.Chunk, fmt.Errorf("agent %s: fetch the arguments: %w", o.Agent, errNoBlob))
+		return
 	case o.Refused != "":
 		c.failed(o.Chunk, &RefusedError{o.Agent, o.Refused})
 		return
@@ -429,7 +444,7 @@ func (c *Cluster) onOutcome(data []byte) {
 			return
 		}
 		if err != nil {
-			c.failed(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
+			c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
 			return
 		}
 		answers = got

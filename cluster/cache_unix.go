@@ -4,11 +4,18 @@ package cluster
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
 
 const haveLocks = true
+
+// ownedByOther reports whether a file belongs to a user who is neither the one of this process nor root.
+func ownedByOther(info fs.FileInfo) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && s.Uid != 0 && int(s.Uid) != os.Geteuid()
+}
 
 // tryLock takes the lock of a file, for this process alone or with others, if it can be had at once. It is given back
 // when the file is closed or the process ends, however that ends.
