@@ -374,3 +374,27 @@ var simSleep = Register("sim.sleep", func(_ context.Context, d time.Duration) (s
 	<-time.After(d)
 	return struct{}{}, nil
 })
+
+// TestPatience has calls come at intervals: a worker looks out for the next one only where it may pay.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p patience
+		for i, c := range []struct{ want, comes time.Duration }{
+			{0, 10 * time.Microsecond},
+			{0, 10 * time.Microsecond},
+			{0, 10 * time.Microsecond},
+			{lookout, 60 * time.Microsecond},           // three came soon
+			{120 * time.Microsecond, maxLookout},       // twice as long as that took
+			{maxLookout, 10 * time.Microsecond},        // no longer
+			{maxLookout, maxLookout + 1},               // the long one is not forgotten at once
+			{0, 10 * time.Microsecond},                 // that one was late
+			{0, 0}, {0, 0}, {lookout, 0}, {lookout, 0}, // as at the beginning
+		} {
+			if got := p.begin(); got != c.want {
+				t.Errorf("wait %d: %v, want %v", i, got, c.want)
+			}
+			time.Sleep(c.comes) // sleep: the clock is that of synctest
+			p.end()
+		}
+	})
+}

@@ -291,15 +291,17 @@ func (w *stopwatch) read() time.Duration {
 // patience decides how long to look out for what comes next before going to sleep: not
 // at all, unless it has come soon lately.
 type patience struct {
-	since time.Time
-	soon  int // how often it came soon, lately
+	since time.Time     // of begin
+	soon  int           // how often it came soon, lately
+	took  time.Duration // how long it took to come, rather the longest time of late
 }
 
-// Looking out takes a CPU for at most lookout, after it has proved worth it worthIt times
-// in a row. To be woken takes 5 to 50 µs.
+// Looking out takes a CPU for lookout, or twice as long as it takes lately, but not for longer than maxLookout, after it has
+// proved worth it worthIt times in a row. To be woken takes 5 to 50 µs; maxLookout bears a call that comes by way of a cluster.
 const (
-	lookout = 50 * time.Microsecond
-	worthIt = 3
+	lookout    = 50 * time.Microsecond
+	maxLookout = 3 * lookout
+	worthIt    = 3
 )
 
 // begin returns how long to look out.
@@ -308,14 +310,16 @@ func (p *patience) begin() time.Duration {
 	if p.soon < worthIt {
 		return 0
 	}
-	return lookout
+	return min(max(lookout, 2*p.took), maxLookout)
 }
 
 // end notes that it has come.
 func (p *patience) end() {
-	if time.Since(p.since) <= 2*lookout {
-		p.soon = min(p.soon+1, worthIt)
-	} else {
-		p.soon = 0
+	took := time.Since(p.since)
+	if took > maxLookout {
+		p.soon, p.took = 0, 0
+		return
 	}
+	p.soon = min(p.soon+1, worthIt)
+	p.took = max(took, p.took-p.took/8)
 }

@@ -422,6 +422,11 @@ func (w *worker) pass() (err error) {
 // left to the others.
 var attending atomic.Int32
 
+// Attend looks out for the answers to calls that were submitted to a pool, if they are known to be short and a worker was idle, until
+// settled is true, the context of the batch ends, or that takes longer than to be woken would. It is for those who
+// wait for the answers anyway, and saves them the way by another goroutine.
+func (b *Batch) Attend(settled *atomic.Bool) { b.attend(b.ctx, settled) }
+
 // attend takes what the worker says that has the first calls, in place of receive, until all
 // calls are settled or that takes so long that receive may as well wake the caller.
 func (b *Batch) attend(ctx context.Context, settled *atomic.Bool) {

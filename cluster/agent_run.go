@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
@@ -64,6 +65,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	buf := make([]byte, 0, min(len(c.Args)+8*c.N, maxOutcome)) // as if results were as large as arguments
 	left, lost := c.N, 0
 	over, full := make(chan struct{}), make(chan struct{}, 1)
+	var settled atomic.Bool // when over is closed
 	size := c.Size
 	if size == 0 {
 		size = c.N
@@ -77,6 +79,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			buf = appendAnswer(buf, encodeAnswer(i, pid, result, err))
 		}
 		if left--; left == 0 {
+			settled.Store(true)
 			close(over)
 		} else if len(buf) > maxOutcome {
 			select {
@@ -94,6 +97,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 		a.failAll(ctx, c, m, err)
 		return
 	}
+	b.Attend(&settled)
 	var tick <-chan time.Time
 	if c.N > 1 {
 		ticker := time.NewTicker(max(flushEvery, c.Flush))
