@@ -160,8 +160,10 @@ func TestKeysOfRawCalls(t *testing.T) {
 			err error
 		}
 		came := make(chan answer, c.n)
-		calls := multiproc.RawCalls{Func: "key of", Args: slices.Repeat([][]byte{{0}}, c.n), Key: c.key, First: 1000, Answer: func(i, _ int, result []byte, err error) {
-			came <- answer{i, string(result), err}
+		calls := multiproc.RawCalls{Func: "key of", Args: slices.Repeat([][]byte{{0}}, c.n), Key: c.key, First: 1000, Fail: func(i int, err error) { came <- answer{i, "", err} }, Return: func(i, _ int, results [][]byte) {
+			for k, result := range results {
+				came <- answer{i + k, string(result), nil}
+			}
 		}}
 		if err := pool.Submit(multiproc.NewRawBatch(t.Context(), calls)); err != nil {
 			t.Fatal(err)

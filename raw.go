@@ -28,11 +28,13 @@ type RawCalls struct {
 	Key   string
 	First uint64 // see Key
 
-	// Answer gets the answer to each call, once: the encoded result, which is valid until Answer returns,
-	// or an error. That is a [*RawFailure] where the function, or its worker for it, has reported one, and may be
-	// wrapped in a *TimeoutError; otherwise what becomes of calls by themselves, such as a *CrashError. Answer may be
-	// called from several goroutines at once and must not block.
-	Answer func(i, pid int, result []byte, err error)
+	// Return gets the encoded results of calls one after the other, from call i on, that process pid made of
+	// them. They are valid until it returns. Fail gets the error of a call that has no result. That is a [*RawFailure] where the
+	// function, or its worker for it, has reported one, and may be wrapped in a *TimeoutError; otherwise what
+	// becomes of calls by themselves, such as a *CrashError. Each call is answered once, by the one or the other; both may be called
+	// from several goroutines at once and must not block.
+	Return func(i, pid int, results [][]byte)
+	Fail   func(i int, err error)
 }
 
 // NewRawBatch returns calls for those who pass on what others have encoded, as an agent of a
@@ -129,9 +131,13 @@ func (c *rawCalls) appendArgs(dst []byte, i, n, limit int, _ *handover.Parcel) (
 func (c *rawCalls) run(_ context.Context, i int) { c.fail(i, ErrUnknownFunc) }
 
 func (c *rawCalls) settle(i, pid int, results [][]byte) {
-	for k, result := range results {
-		if c.answered[i+k].CompareAndSwap(false, true) {
-			c.Answer(i+k, pid, result, nil)
+	for k := 0; k < len(results); k++ {
+		from := k
+		for k < len(results) && c.answered[i+k].CompareAndSwap(false, true) {
+			k++
+		}
+		if k > from {
+			c.Return(i+from, pid, results[from:k])
 		}
 	}
 }
@@ -151,7 +157,7 @@ func (c *rawCalls) fail(i int, err error) {
 		err = verdict
 	}
 	if c.answered[i].CompareAndSwap(false, true) {
-		c.Answer(i, 0, nil, err)
+		c.Fail(i, err)
 	}
 }
 

@@ -26,8 +26,10 @@ type rawAnswer struct {
 func runRaw(t *testing.T, ex multiproc.Executor, function string, args ...[]byte) []rawAnswer {
 	t.Helper()
 	came := make(chan rawAnswer, 2*len(args))
-	b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: function, Args: args, Answer: func(i, _ int, result []byte, err error) {
-		came <- rawAnswer{i, bytes.Clone(result), err}
+	b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: function, Args: args, Fail: func(i int, err error) { came <- rawAnswer{i, nil, err} }, Return: func(i, _ int, results [][]byte) {
+		for k, result := range results {
+			came <- rawAnswer{i + k, bytes.Clone(result), nil}
+		}
 	}})
 	if err := ex.Submit(b); err != nil {
 		t.Fatal(err)
@@ -105,7 +107,7 @@ func TestRawBatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	ended := make(chan error, 1)
-	if err := pool.Submit(multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: "do", Args: [][]byte{encodeTask(t, proctest.Task{})}, Answer: func(_, _ int, _ []byte, err error) { ended <- err }})); err != nil {
+	if err := pool.Submit(multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: "do", Args: [][]byte{encodeTask(t, proctest.Task{})}, Return: func(_, _ int, _ [][]byte) { ended <- nil }, Fail: func(_ int, err error) { ended <- err }})); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err == nil {

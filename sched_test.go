@@ -383,12 +383,15 @@ func TestPatience(t *testing.T) {
 			{0, 10 * time.Microsecond},
 			{0, 10 * time.Microsecond},
 			{0, 10 * time.Microsecond},
-			{lookout, 60 * time.Microsecond},           // three came soon
-			{120 * time.Microsecond, maxLookout},       // twice as long as that took
-			{maxLookout, 10 * time.Microsecond},        // no longer
-			{maxLookout, maxLookout + 1},               // the long one is not forgotten at once
-			{0, 10 * time.Microsecond},                 // that one was late
-			{0, 0}, {0, 0}, {lookout, 0}, {lookout, 0}, // as at the beginning
+			{lookout, 60 * time.Microsecond},     // three came soon
+			{120 * time.Microsecond, maxLookout}, // twice as long as that took
+			{maxLookout, 10 * time.Microsecond},  // no longer
+			{maxLookout, maxLookout + 1},         // the long one is not forgotten at once
+			{0, 10 * time.Microsecond},           // that one was late
+			{0, 0},
+			{0, 0},
+			{lookout, 0},
+			{lookout, 0}, // as at the beginning
 		} {
 			if got := p.begin(); got != c.want {
 				t.Errorf("wait %d: %v, want %v", i, got, c.want)

@@ -20,7 +20,7 @@ func (a *agent) failAll(ctx context.Context, c *chunk, m delivery, err error) {
 	}
 	var buf []byte
 	for i := range c.N {
-		buf = appendAnswer(buf, answer{i, 0, isError, []byte(err.Error())})
+		buf = appendAnswer(buf, answer{i, 0, isError, [][]byte{[]byte(err.Error())}})
 	}
 	a.say(ctx, c, m, &outcome{Answers: buf}, true)
 }
@@ -70,15 +70,11 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	if size == 0 {
 		size = c.N
 	}
-	answer := func(i, pid int, result []byte, err error) {
+	note := func(n int, how func()) {
 		mu.Lock()
 		defer mu.Unlock()
-		if errors.Is(err, multiproc.ErrClosed) || ctx.Err() != nil && err != nil {
-			lost++
-		} else {
-			buf = appendAnswer(buf, encodeAnswer(i, pid, result, err))
-		}
-		if left--; left == 0 {
+		how()
+		if left -= n; left == 0 {
 			settled.Store(true)
 			close(over)
 		} else if len(buf) > maxOutcome {
@@ -88,7 +84,21 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			}
 		}
 	}
-	b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: c.Func, Args: args, Size: size, Key: c.Key, First: c.First, Answer: answer})
+	b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{
+		Func: c.Func, Args: args, Size: size, Key: c.Key, First: c.First,
+		Return: func(i, pid int, results [][]byte) {
+			note(len(results), func() { buf = appendAnswer(buf, answer{i, pid, isResult, results}) })
+		},
+		Fail: func(i int, err error) {
+			note(1, func() {
+				if errors.Is(err, multiproc.ErrClosed) || ctx.Err() != nil {
+					lost++
+				} else {
+					buf = appendAnswer(buf, failure(i, err))
+				}
+			})
+		},
+	})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
 			a.giveBack(c, m)
@@ -156,12 +166,9 @@ func (a *agent) work(c *chunk, took time.Duration) time.Duration {
 	return took * time.Duration(max(1, min((c.N+c.Size-1)/c.Size, a.slots/max(1, a.slots-a.vacant))))
 }
 
-// encodeAnswer returns what is told of a call.
-func encodeAnswer(i, pid int, result []byte, err error) answer {
-	a := answer{i: i, pid: pid, kind: isResult, body: result}
-	if err == nil {
-		return a
-	}
+// failure returns what is told of a call that has no result.
+func failure(i int, err error) answer {
+	a := answer{i: i}
 	raw, isRaw := errors.AsType[*multiproc.RawFailure](err)
 	var x any
 	if e, ok := errors.AsType[*multiproc.TimeoutError](err); ok {
@@ -175,15 +182,16 @@ func encodeAnswer(i, pid int, result []byte, err error) answer {
 		a.kind, a.pid = isCrash, e.PID
 		x = &crash{int(e.Signal), e.ExitCode, e.OutOfMemory, e.Reason, e.Stderr, e.Crashes}
 	} else if isRaw {
-		a.kind, a.pid, a.body = isFailure, raw.PID, raw.Failure
+		a.kind, a.pid, a.bodies = isFailure, raw.PID, [][]byte{raw.Failure}
 		return a
 	}
 	if x != nil {
-		if a.body, err = wire.Encode(nil, x); err == nil {
+		if body, err := wire.Encode(nil, x); err == nil {
+			a.bodies = [][]byte{body}
 			return a
 		}
 	}
-	a.kind, a.body = isError, []byte(err.Error())
+	a.kind, a.bodies = isError, [][]byte{[]byte(err.Error())}
 	return a
 }
 

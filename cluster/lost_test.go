@@ -48,9 +48,9 @@ func TestFirstAnswerCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range []outcome{
-		{Chunk: id + 1, Answers: appendAnswer(nil, answer{0, 1, isResult, five})},      // of nothing
-		{Chunk: id, Answers: appendAnswer(nil, answer{7, 1, isResult, five})},          // of no call
-		{Chunk: id, Ran: -1, Answers: appendAnswer(nil, answer{0, 1, isResult, five})}, // the one that counts
+		{Chunk: id + 1, Answers: appendAnswer(nil, answer{0, 1, isResult, [][]byte{five}})},      // of nothing
+		{Chunk: id, Answers: appendAnswer(nil, answer{7, 1, isResult, [][]byte{five}})},          // of no call
+		{Chunk: id, Ran: -1, Answers: appendAnswer(nil, answer{0, 1, isResult, [][]byte{five}})}, // the one that counts
 		{Chunk: id, Refused: "too late"},
 	} {
 		data, err := encodeOutcome(&o)

@@ -141,55 +141,71 @@ type timeout struct {
 	Failure []byte // where it is not hard
 }
 
-// answer is an answer to a call.
+// answer is what has become of a call, or the results of several, one after the other.
 type answer struct {
 	i, pid int
 	kind   kind
-	body   []byte
+	bodies [][]byte // of the calls from i on; one, unless they are results
 }
 
-// appendAnswer appends the index of the call in its chunk, the process and the length of the
-// body as uvarints, the kind, and the body.
+// appendAnswer appends the index of the first call in its chunk and the process as uvarints, the kind, how many bodies there are as
+// a uvarint, and the bodies, each with its length before it as a uvarint.
 func appendAnswer(dst []byte, a answer) []byte {
 	dst = binary.AppendUvarint(dst, uint64(a.i))
 	dst = binary.AppendUvarint(dst, uint64(max(a.pid, 0)))
 	dst = append(dst, byte(a.kind))
-	dst = binary.AppendUvarint(dst, uint64(len(a.body)))
-	return append(dst, a.body...)
+	dst = binary.AppendUvarint(dst, uint64(len(a.bodies)))
+	for _, body := range a.bodies {
+		dst = binary.AppendUvarint(dst, uint64(len(body)))
+		dst = append(dst, body...)
+	}
+	return dst
 }
 
 var errCutShort = errors.New("an answer is cut short")
 
-// splitAnswers takes answers apart, of which there should be n at most. Their bodies are parts of data.
+// splitAnswers takes answers apart, which should be to n calls at most. Their bodies are parts of data.
 func splitAnswers(data []byte, n int) (answers []answer, err error) {
-	answers = make([]answer, 0, min(n, len(data)/4)) // one has 4 bytes at least
+	bodies := make([][]byte, 0, min(n, len(data))) // of all of them
 	for len(data) > 0 {
-		var a answer
-		var numbers [3]uint64
-		for k := range numbers {
-			if k == 2 {
-				if len(data) == 0 {
-					return nil, errCutShort
-				}
-				a.kind, data = kind(data[0]), data[1:]
-			}
-			n, size := binary.Uvarint(data)
-			if size <= 0 {
+		var i, pid, count uint64
+		var what kind
+		if i, data, err = splitNumber(data); err == nil {
+			pid, data, err = splitNumber(data)
+		}
+		if err == nil && len(data) == 0 {
+			err = errCutShort
+		}
+		if err == nil {
+			what, data = kind(data[0]), data[1:]
+			count, data, err = splitNumber(data)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if i >= maxCalls || count < 1 || count > maxCalls-i || pid > 1<<31 || what > isError || what != isResult && count != 1 {
+			return nil, fmt.Errorf("%d answers of kind %d to call %d of process %d", count, what, i, pid)
+		}
+		from := len(bodies)
+		for range count {
+			size, rest, err := splitNumber(data)
+			if err != nil || size > uint64(len(rest)) {
 				return nil, errCutShort
 			}
-			numbers[k], data = n, data[size:]
+			bodies, data = append(bodies, rest[:size:size]), rest[size:]
 		}
-		if numbers[0] >= maxCalls || numbers[1] > 1<<31 || a.kind > isError {
-			return nil, fmt.Errorf("an answer of kind %d to call %d of process %d", a.kind, numbers[0], numbers[1])
-		}
-		if numbers[2] > uint64(len(data)) {
-			return nil, errCutShort
-		}
-		a.i, a.pid = int(numbers[0]), int(numbers[1])
-		a.body, data = data[:numbers[2]], data[numbers[2]:]
-		answers = append(answers, a)
+		answers = append(answers, answer{int(i), int(pid), what, bodies[from:len(bodies):len(bodies)]})
 	}
 	return answers, nil
+}
+
+// splitNumber takes a uvarint off data.
+func splitNumber(data []byte) (n uint64, rest []byte, err error) {
+	n, size := binary.Uvarint(data)
+	if size <= 0 {
+		return 0, nil, errCutShort
+	}
+	return n, data[size:], nil
 }
 
 // inOrder sorts answers by their calls.

@@ -9,7 +9,9 @@ import (
 )
 
 func TestAnswers(t *testing.T) {
-	want := []answer{{0, 17, isResult, []byte{1, 2}}, {300, 1 << 20, isCrash, nil}, {maxCalls - 1, 0, isError, bytes.Repeat([]byte("x"), 1000)}}
+	want := []answer{
+		{0, 17, isResult, [][]byte{{1, 2}, nil, {3}}}, {300, 1 << 20, isCrash, [][]byte{nil}}, {maxCalls - 1, 0, isError, [][]byte{bytes.Repeat([]byte("x"), 1000)}},
+	}
 	var data []byte
 	for _, a := range want {
 		data = appendAnswer(data, a)
@@ -19,17 +21,19 @@ func TestAnswers(t *testing.T) {
 		t.Fatalf("got %d answers, %v", len(got), err)
 	}
 	for i, a := range got {
-		if a.i != want[i].i || a.pid != want[i].pid || a.kind != want[i].kind || !bytes.Equal(a.body, want[i].body) {
+		if a.i != want[i].i || a.pid != want[i].pid || a.kind != want[i].kind || !slices.EqualFunc(a.bodies, want[i].bodies, bytes.Equal) {
 			t.Errorf("answer %d is %v, want %v", i, a, want[i])
 		}
 	}
-	for n := 1; n < 5; n++ {
+	for n := 1; n < 9; n++ {
 		if _, err := splitAnswers(data[:n], 1000); err == nil {
 			t.Errorf("%d bytes are taken for answers", n)
 		}
 	}
+	one := make([][]byte, 1)
 	for what, bad := range map[string]answer{
-		"call": {i: maxCalls}, "kind": {kind: isError + 1}, "process": {pid: 1 << 40},
+		"call": {i: maxCalls, bodies: one}, "kind": {kind: isError + 1, bodies: one}, "process": {pid: 1 << 40, bodies: one},
+		"number": {}, "number of errors": {kind: isError, bodies: make([][]byte, 2)}, "last call": {i: maxCalls - 1, bodies: make([][]byte, 2)},
 	} {
 		if _, err := splitAnswers(appendAnswer(nil, bad), 1); err == nil {
 			t.Errorf("a bad %s is taken", what)
@@ -40,7 +44,7 @@ func TestAnswers(t *testing.T) {
 // FuzzMessages has hostile bytes be messages.
 func FuzzMessages(f *testing.F) {
 	c, err1 := encodeChunk(&chunk{Job: "user.j", ID: 1, Program: "p", Func: "f", Key: "k", N: 1, Args: []byte{1, 0, 0, 0, 5}})
-	o, err2 := encodeOutcome(&outcome{Chunk: 1, Ran: time.Second, Answers: appendAnswer(nil, answer{0, 1, isResult, []byte{5}})})
+	o, err2 := encodeOutcome(&outcome{Chunk: 1, Ran: time.Second, Answers: appendAnswer(nil, answer{0, 1, isResult, [][]byte{{5}}})})
 	if err1 != nil || err2 != nil {
 		f.Fatal(err1, err2)
 	}
@@ -57,7 +61,7 @@ func FuzzMessages(f *testing.F) {
 			inOrder(list)
 		}
 		for _, a := range must(splitAnswers(data, 1000)) {
-			if a.i < 0 || a.i >= maxCalls || a.pid < 0 {
+			if a.i < 0 || len(a.bodies) < 1 || a.i+len(a.bodies) > maxCalls || a.pid < 0 {
 				t.Errorf("got %v", a)
 			}
 		}

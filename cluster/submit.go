@@ -460,60 +460,61 @@ func (c *Cluster) onOutcome(data []byte) {
 // answer passes answers on. c.mu is held, but not while that is done.
 func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 	inOrder(list)
-	list = slices.DeleteFunc(list, func(a answer) bool {
-		if a.i >= ch.n || ch.answered[a.i] {
-			return true
+	var fresh []answer
+	n := 0
+	for _, a := range list {
+		for k := 0; k < len(a.bodies); k++ {
+			from := k
+			for ; k < len(a.bodies) && a.i+k < ch.n && !ch.answered[a.i+k]; k++ {
+				ch.answered[a.i+k] = true
+			}
+			if k > from {
+				fresh = append(fresh, answer{a.i + from, a.pid, a.kind, a.bodies[from:k]})
+				n += k - from
+			}
 		}
-		ch.answered[a.i] = true
-		return false
-	})
-	ch.left -= len(list)
+	}
+	ch.left -= n
 	if ch.left == 0 {
 		delete(c.chunks, id)
 	}
 	c.cost(ch.e.b.Func()).note(ch.n-ch.left, o.Ran)
 	c.unlocked(func() {
-		results := make([][]byte, 0, len(list))
-		for k := 0; k < len(list); {
-			a := list[k]
-			if a.kind != isResult {
+		for _, a := range fresh {
+			if a.kind == isResult {
+				ch.e.b.Return(ch.i+a.i, a.pid, a.bodies...)
+			} else {
 				c.give(ch.e.b, ch.i+a.i, o.Agent, a)
-				k++
-				continue
 			}
-			results = append(results[:0], a.body)
-			for k++; k < len(list) && list[k].kind == isResult && list[k].i == a.i+len(results) && list[k].pid == a.pid; k++ {
-				results = append(results, list[k].body)
-			}
-			ch.e.b.Return(ch.i+a.i, a.pid, results...)
 		}
 		if ch.left == 0 && ch.blob != "" {
 			c.link.dropBlob(c.ctx, c.job, ch.blob)
 		}
 	})
-	c.settled(ch.e, len(list))
+	c.settled(ch.e, n)
 }
 
 // give answers a call with what is no result.
 func (c *Cluster) give(b *multiproc.Batch, i int, agent string, a answer) {
 	var err error
+	body := a.bodies[0]
 	switch a.kind {
 	case isFailure:
-		if f, err := wire.DecodeFailure(a.body); err == nil && f.Cause == wire.CauseUnknownFunc {
+		if f, err := wire.DecodeFailure(body); err == nil && f.Cause == wire.CauseUnknownFunc {
 			b.Fail(i, a.pid, fmt.Errorf("agent %s: in the workers of program %.12s, which is this one, the %w", agent, c.program, multiproc.ErrUnknownFunc))
 			return
 		}
-		b.ReturnFailure(i, a.pid, a.body)
+		b.ReturnFailure(i, a.pid, body)
 		return
 	case isCrash:
 		var x crash
-		if err = wire.Decode(a.body, &x); err == nil {
+		if err = wire.Decode(body, &x); err == nil {
 			b.Fail(i, a.pid, x.error())
 			return
 		}
 	case isTimeout:
 		var x timeout
-		if err = wire.Decode(a.body, &x); err == nil {
+		if err = wire.Decode(body, &x); err == nil {
 			if x.Hard {
 				x.Failure = nil
 			} else if x.Failure == nil {
@@ -523,7 +524,7 @@ func (c *Cluster) give(b *multiproc.Batch, i int, agent string, a answer) {
 			return
 		}
 	default:
-		err = errors.New(string(a.body))
+		err = errors.New(string(body))
 	}
 	b.Fail(i, a.pid, &AgentError{agent, err.Error()})
 }
