@@ -52,6 +52,9 @@ var (
 // publishTimeout is how long the acknowledgement of a message may take.
 const publishTimeout = 10 * time.Second
 
+// writeTimeout is how long a connection may take no bytes before it is made anew. As long all wait who want to send something.
+const writeTimeout = 5 * time.Second
+
 // maxUnstored is how many messages may be without an acknowledgement.
 const maxUnstored = 1 << 10
 
@@ -92,7 +95,7 @@ func (a *access) optionsOf(name, inbox string, wait time.Duration) ([]nats.Optio
 	options := []nats.Option{
 		nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(max(wait, time.Millisecond)),
-		nats.CustomInboxPrefix(inbox), nats.IgnoreAuthErrorAbort(),
+		nats.CustomInboxPrefix(inbox), nats.IgnoreAuthErrorAbort(), nats.FlusherTimeout(writeTimeout),
 	}
 	if a.credentials != "" {
 		data, err := os.ReadFile(a.credentials)
