@@ -310,7 +310,7 @@ func (a *agent) close() error {
 func (a *agent) holds() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.held) > 0
+	return a.having > 0
 }
 
 // beat says that the agent is there.

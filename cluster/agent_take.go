@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/seed84f35039/multiproc"
 )
 
 // maxPull is how many chunks are asked for at a time: they have 48 MiB at most, and a server closes connections that do not
@@ -180,6 +182,9 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		a.giveUp(ctx, &c, m)
+		return
+	case errors.Is(err, multiproc.ErrClosed): // the agent ends
+		a.giveBack(&c, m)
 		return
 	case err != nil:
 		if a.refusesFirst(c.Job, err.Error()) {

@@ -7,15 +7,22 @@ import (
 	"time"
 
 	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
-// oddLease is a link of an agent to a job whose lease makes no sense.
+// oddLease is a link of an agent to a job whose lease makes no sense, unless it is said.
 type oddLease struct {
 	agentLink
+	is   []byte
 	said outcome
 }
 
-func (o *oddLease) lease(context.Context, string) ([]byte, error) { return []byte("nonsense"), nil }
+func (o *oddLease) lease(context.Context, string) ([]byte, error) {
+	if o.is != nil {
+		return o.is, nil
+	}
+	return []byte("nonsense"), nil
+}
 
 func (o *oddLease) answer(_ context.Context, _ string, data []byte) (err error) {
 	o.said, err = decodeOutcome(data)
@@ -52,6 +59,27 @@ func TestOddLease(t *testing.T) {
 	a.take(d, a.queueUp())
 	if d.again || !d.acked || link.said.Chunk != 7 || !strings.Contains(link.said.Refused, "lease") {
 		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
+	}
+}
+
+// TestTakenAtTheEnd has a chunk come in the moment in which the agent ends: its calls are not refused.
+func TestTakenAtTheEnd(t *testing.T) {
+	link := &oddLease{}
+	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, true)
+	defer a.end()
+	a.link, a.pools = link, nil
+	var err error
+	if link.is, err = wire.Encode(nil, &lease{Program: Program{Hash: selfProgram}}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: selfProgram, Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &oneDelivery{chunk: data}
+	a.take(d, a.queueUp())
+	if !d.acked || d.again || !link.said.Returned || link.said.Refused != "" {
+		t.Errorf("acknowledged: %t, again: %t, said: %+v", d.acked, d.again, link.said)
 	}
 }
 
