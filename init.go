@@ -112,6 +112,9 @@ func Init() {
 	os.Exit(code)
 }
 
+// Initialized reports whether [Init] was called in this process: for those who have other processes run its program.
+func Initialized() bool { return initialized.Load() }
+
 // depth returns how deeply this process is nested: 0 where it is not a worker.
 var depth = sync.OnceValue(func() int {
 	n, err := strconv.Atoi(os.Getenv(envDepth))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,6 +127,7 @@ type job struct {
 	lease    *lease    // that others read while they do not hold a.mu
 	unwanted []stretch // chunks that may still come, in order
 	refused  string    // why calls were refused last
+	began    time.Time // when calls of it came first
 }
 
 // held is a chunk that the agent has.
@@ -184,6 +186,9 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 	if len(cfg.Trust) == 0 && !cfg.AllowUnsigned && !within {
 		return nil, errors.New("AgentConfig: Trust has no key, so that no program would be run; add one (multiproc key trust), or set AllowUnsigned")
 	}
+	if cfg.Grace < 0 {
+		return nil, fmt.Errorf("AgentConfig: Grace is %v; give how long to wait, or 0 for 10 seconds", cfg.Grace)
+	}
 	if cfg.Pool.Workers < 0 || cfg.Pool.Workers > maxSlots {
 		return nil, fmt.Errorf("AgentConfig: Pool.Workers is %d; give 1 to %d, or 0 for as many as there are CPUs", cfg.Pool.Workers, maxSlots)
 	}
@@ -205,6 +210,7 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 	if err != nil {
 		return a, err
 	}
+	l.within = within
 	a.link = l
 	a.hire = func(job string, p Program, t *terms) (workers, func(), error) { return a.hirePool(l, job, p, t) }
 	return a, a.start(ctx)
@@ -212,7 +218,7 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 
 // connect returns a connection, as soon as there is a server.
 func (a *agent) connect(ctx context.Context) (*natsLink, error) {
-	to := access{a.cfg.URL, a.cfg.Credentials, a.cfg.TLS, a.cfg.Options}
+	to := access{a.cfg.URL, a.cfg.Credentials, a.cfg.TLS, append(slices.Clip(a.cfg.Options), tell(a.cfg.Logger))}
 	for told := false; ; told = true {
 		l, err := connect(ctx, to, "multiproc agent "+a.cfg.Name, agentsInbox)
 		if err == nil || a.within || ctx.Err() != nil || !unreachable(err) {

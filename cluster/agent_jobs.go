@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
@@ -70,6 +71,20 @@ func (a *agent) onControl(name string, data []byte) {
 			j.unwanted = list
 		}
 	}
+}
+
+// began returns when calls of a job were run first, which may be now: a program that has been started in time may go on.
+func (a *agent) began(job string) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	j := a.jobs[job]
+	if j == nil {
+		return time.Now()
+	}
+	if j.began.IsZero() {
+		j.began = time.Now()
+	}
+	return j.began
 }
 
 // refusesFirst notes that calls of a job are refused, and reports whether the last ones were not, or for another reason.

@@ -25,7 +25,7 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, l *lease) (pool workers, d
 	} else if c.Program == selfProgram && !a.within {
 		return nil, nil, errors.New("the program is not said")
 	} else if c.Program != selfProgram {
-		if program, err = a.admit(l, c.Func); err != nil {
+		if program, err = a.admit(l, c.Func, a.began(c.Job)); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -29,7 +29,7 @@ func (a *agent) failAll(ctx context.Context, c *chunk, m delivery, err error) {
 // run it.
 func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 	if !errors.Is(context.Cause(ctx), errWithdrawn) {
-		a.giveBack(c, m)
+		a.giveBack(c, m, nil)
 		return
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, leaseTTL) // where there is nobody any more who makes the stream, others drop the chunk
@@ -42,16 +42,27 @@ func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 // returnTime is how long an agent that ends tries to tell submitters what it gives back.
 const returnTime = time.Second
 
-// giveBack has another agent run what is left of a chunk. The submitter sends it again: what the engine would hand out once more
-// counts as having been lost with an agent.
-func (a *agent) giveBack(c *chunk, m delivery) {
+// giveBack has another agent run what is left of a chunk after some answers. The submitter sends it again: what the engine would hand
+// out once more counts as having been lost with an agent.
+func (a *agent) giveBack(c *chunk, m delivery, answers []byte) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), returnTime)
 	defer cancel()
-	if a.send(ctx, c, &outcome{Returned: true}) != nil {
+	o := &outcome{Answers: answers, Returned: true}
+	if a.send(ctx, c, o) != nil {
+		a.litter(c, o)
 		m.back(0)
 		return
 	}
 	m.ack()
+}
+
+// litter removes the object of an outcome that is not sent.
+func (a *agent) litter(c *chunk, o *outcome) {
+	if o.Blob != "" {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), returnTime)
+		defer cancel()
+		a.link.dropBlob(ctx, c.Job, o.Blob)
+	}
 }
 
 // flushEvery is how long an answer waits for those to the other calls of its chunk, unless the submitter has so many slots
@@ -101,7 +112,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
-			a.giveBack(c, m)
+			a.giveBack(c, m, nil)
 			return
 		}
 		a.failAll(ctx, c, m, err)
@@ -129,14 +140,11 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			a.note(time.Since(began))
 		}
 		switch {
-		case last && ctx.Err() != nil:
+		case last && errors.Is(context.Cause(ctx), errWithdrawn):
 			a.giveUp(ctx, c, m)
 			return
-		case last && lost > 0:
-			if len(answers) > 0 {
-				a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, false)
-			}
-			a.giveBack(c, m)
+		case last && (lost > 0 || ctx.Err() != nil):
+			a.giveBack(c, m, answers)
 			return
 		case last || len(answers) > 0:
 			a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, last)
@@ -214,12 +222,13 @@ func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last
 		}
 		sleep(ctx, pause) // no room, or no server: the chunk is held until there is
 	}
+	a.litter(c, o)
 	return false
 }
 
 // send sends an outcome of a chunk, with its answers in an object if they are large. After an error it may be called again.
 func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
-	o.Chunk, o.Attempt, o.Agent = c.ID, c.Attempt, a.cfg.Name
+	o.Chunk, o.Attempt, o.Agent, o.From = c.ID, c.Attempt, a.cfg.Name, a.id
 	if len(o.Answers) > maxOutcome+maxOutcome/2 {
 		o.Blob, o.BlobLen = c.Job+"."+rand.Text(), int64(len(o.Answers))
 		if err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers); err != nil {

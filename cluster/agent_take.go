@@ -111,14 +111,20 @@ func (a *agent) fetchEarly(size int64) (fetched func(), may bool) {
 	}), true
 }
 
-// await waits until done is closed, and reports whether it was before ctx ended.
-func await(ctx context.Context, done <-chan struct{}) bool {
+// await waits until a chunk has a slot, and reports whether that was before ctx ended, or the agent took no more.
+func (a *agent) await(ctx context.Context, turn <-chan struct{}) bool {
 	select {
-	case <-done:
+	case <-turn:
 		return true
-	case <-ctx.Done():
-		return false
+	default:
 	}
+	select {
+	case <-turn:
+		return true
+	case <-a.pulling.Done():
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // take runs a chunk.
@@ -184,7 +190,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		a.giveUp(ctx, &c, m)
 		return
 	case errors.Is(err, multiproc.ErrClosed): // the agent ends
-		a.giveBack(&c, m)
+		a.giveBack(&c, m, nil)
 		return
 	case err != nil:
 		if a.refusesFirst(c.Job, err.Error()) {
@@ -197,7 +203,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 	args, fetched := c.Args, func() {}
 	if c.Blob != "" {
 		var early bool
-		if fetched, early = a.fetchEarly(c.BlobLen); !early && !await(ctx, turn) {
+		if fetched, early = a.fetchEarly(c.BlobLen); !early && !a.await(ctx, turn) {
 			a.giveUp(ctx, &c, m)
 			return
 		}
@@ -219,7 +225,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		a.failAll(ctx, &c, m, err)
 		return
 	}
-	if !await(ctx, turn) {
+	if !a.await(ctx, turn) {
 		a.giveUp(ctx, &c, m)
 		return
 	}

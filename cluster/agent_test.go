@@ -45,7 +45,7 @@ func TestAdmit(t *testing.T) {
 			lease{Program: program(1), Signed: Sign(program(1, "f"), key), Terms: terms{Teardown: rawSetup{Func: "h"}}}, nil, "does not allow the function h",
 		},
 	} {
-		p, err := a.admit(&c.lease, "f")
+		p, err := a.admit(&c.lease, "f", time.Now())
 		switch {
 		case c.want == nil && c.says == "":
 			if err != nil || p.Hash != c.lease.Program.Hash {

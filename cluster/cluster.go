@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -51,6 +52,9 @@ type Config struct {
 	// is a signature beside the executable (see "multiproc key sign"), or that agents run unsigned programs.
 	Key PrivateKey
 
+	// Logger is told when the connection to the servers is lost, and when it is back. nil means that nothing is said.
+	Logger *slog.Logger
+
 	// AgentTimeout is how long calls wait while there is no agent for this platform. Then they
 	// get [ErrNoAgents]. 0 means a minute.
 	AgentTimeout time.Duration
@@ -95,6 +99,11 @@ type Cluster struct {
 	end   context.CancelFunc
 	going sync.WaitGroup
 
+	over struct { // batches whose contexts have ended
+		sync.Mutex
+		entries []*entry
+	}
+
 	mu       sync.Mutex
 	queue    []span
 	queued   int // calls in it
@@ -103,6 +112,7 @@ type Cluster struct {
 	costs    map[string]*cost
 	present  map[string]presence // agents, by name
 	slots    int                 // of all of them
+	refusals map[refusal]bool    // which of them do not run which functions
 	alone    time.Time           // since when there has been no agent
 	open     int                 // calls submitted and not answered
 	last     time.Time           // when one was answered last
@@ -124,13 +134,15 @@ type span struct {
 	e       *entry
 	i, n    int
 	attempt int
+	refused int // how often, by agents
 }
 
 // entry is a batch that was submitted.
 type entry struct {
-	b    *multiproc.Batch
-	stop func() bool // has its context not be watched any more
-	left int         // calls that are not answered
+	b     *multiproc.Batch
+	stop  func() bool // has its context not be watched any more
+	since time.Time   // when that was
+	left  int         // calls that are not answered
 }
 
 // sent is calls that agents have been sent together.
@@ -138,14 +150,14 @@ type sent struct {
 	span
 	answered []bool
 	left     int
-	stored   bool      // the server has it
-	since    time.Time // when it was sent
-	at       time.Time // likewise, or when it was heard of last
-	missing  bool      // the server has it no more, and no answer has come so far
-	blob     string    // the object with the arguments, or empty
-	unwanted error     // why it is not wanted any more, or nil
-	told     time.Time // when agents were told so first
-	begun    int       // by how many agents, after it was lost with others
+	stored   bool            // the server has it
+	since    time.Time       // when it was sent
+	at       time.Time       // likewise, or when it was heard of last
+	missing  bool            // the server has it no more, and no answer has come so far
+	blob     string          // the object with the arguments, or empty
+	unwanted error           // why it is not wanted any more, or nil
+	told     time.Time       // when agents were told so first
+	begun    map[string]bool // by which agents, after it was lost with others; nil: none
 }
 
 // cost is how long calls of a function take.
@@ -175,6 +187,9 @@ func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("cluster: Config: %w", err)
 	}
+	if !multiproc.Initialized() { // agents would run main
+		return nil, fmt.Errorf("cluster: Dial: %w", multiproc.ErrNotInitialized)
+	}
 	c := newCluster(cfg)
 	if err := c.connect(ctx); err != nil {
 		return nil, fmt.Errorf("cluster: %w", errors.Join(err, c.release(ctx)))
@@ -188,7 +203,7 @@ const defaultKillGrace = 5 * time.Second
 // newCluster returns a Cluster without a connection. The configuration is complete.
 func newCluster(cfg Config) *Cluster {
 	c := &Cluster{
-		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{},
+		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{}, refusals: map[refusal]bool{},
 		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), alone: time.Now(),
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
@@ -210,6 +225,9 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 		mine.Program.Hash = selfProgram
 	} else if mine, err = leaseOf(exe, c.cfg.Key, &c.cfg.Pool); err != nil {
 		return err
+	}
+	if c.cfg.Logger != nil {
+		options = append(slices.Clip(options), tell(c.cfg.Logger))
 	}
 	l, err := connect(ctx, access{c.cfg.URL, c.cfg.Credentials, c.cfg.TLS, options}, "multiproc "+c.job, userInbox+c.cfg.User)
 	if err != nil {
@@ -258,6 +276,7 @@ func (c *Cluster) start(ctx context.Context, l lease) (err error) {
 	c.going.Go(func() { c.link.watchAgents(c.ctx, c.agentSays) })
 	c.going.Go(c.send)
 	c.going.Go(c.look)
+	c.going.Go(c.live)
 	c.going.Go(c.clean)
 	return nil
 }
@@ -275,7 +294,7 @@ func (c *Cluster) Submit(b *multiproc.Batch) error {
 	if b.Len() == 0 {
 		return nil
 	}
-	e := &entry{b: b, left: b.Len()}
+	e := &entry{b: b, left: b.Len(), since: time.Now()}
 	e.stop = context.AfterFunc(b.Context(), func() { c.cancelled(e) })
 	c.queue = append(c.queue, span{e: e, n: b.Len()})
 	c.queued += b.Len()
@@ -381,8 +400,14 @@ func (c *Cluster) shutdown(ctx context.Context, stall time.Duration) error {
 	lost := 0
 	if cause != nil {
 		lost = c.abandon(multiproc.ErrClosed)
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		ctx = ended // there is no time left
 	}
 	err := c.release(ctx)
+	if cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		err = nil // which is no news
+	}
 	switch {
 	case cause == nil:
 	case errors.Is(cause, errNoProgress):
@@ -427,13 +452,16 @@ func (c *Cluster) check() {
 	}
 }
 
-// releaseTime is how long a cluster that ends tries to remove what it has on the servers, after the context of who ends it has
-// ended.
-const releaseTime = time.Second
+// finishTime is how long a cluster that ends tries to remove what it has on the servers, and releaseTime how long it does so when the
+// context of who ends it has ended. What stays goes with its lease, or by its age.
+const (
+	finishTime  = 3 * time.Second
+	releaseTime = time.Second
+)
 
 // release ends everything, when no call is left.
 func (c *Cluster) release(caller context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), startTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), finishTime)
 	defer cancel()
 	defer context.AfterFunc(caller, func() { time.AfterFunc(releaseTime, cancel) })()
 	if c.link != nil {
@@ -450,6 +478,7 @@ func (c *Cluster) release(caller context.Context) (err error) {
 		c.link.close()
 	}
 	c.going.Wait()
+	c.abandon(multiproc.ErrClosed) // what was on its way between two of those that have ended
 	if c.server != nil {
 		err = errors.Join(err, c.server.close())
 	}

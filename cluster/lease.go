@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/wire"
@@ -30,8 +31,15 @@ func leaseOf(exe string, key PrivateKey, pool *multiproc.PoolConfig) (l lease, e
 		return l, nil
 	}
 	l.Signed, err = ReadSignature(exe)
-	if errors.Is(err, ErrUnsigned) {
-		err = nil
+	if errors.Is(err, ErrUnsigned) { // which some agents run
+		return l, nil
+	}
+	if err != nil {
+		return l, err
+	}
+	signed, err := Trust{l.Signed.Key: ""}.Verify(l.Signed) // as agents will do
+	if err == nil && signed.Hash != l.Program.Hash {
+		err = fmt.Errorf("%w: %s is that of another executable, perhaps of one before it was built anew", ErrBadSignature, exe+SignatureSuffix)
 	}
 	return l, err
 }
@@ -41,9 +49,9 @@ func decodeLease(data []byte) (l lease, err error) {
 	return l, err
 }
 
-// admit returns the program of a lease if this agent runs it, or why not.
-func (a *agent) admit(l *lease, function string) (Program, error) {
-	p, err := a.cfg.Trust.Verify(l.Signed)
+// admit returns the program of a lease if this agent runs it, or why not. Its job has begun here at that time.
+func (a *agent) admit(l *lease, function string, began time.Time) (Program, error) {
+	p, err := a.cfg.Trust.verify(l.Signed, began)
 	if errors.Is(err, ErrUnsigned) && a.cfg.AllowUnsigned {
 		p, err = l.Program, nil
 	}

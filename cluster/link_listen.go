@@ -211,7 +211,9 @@ func (l *natsLink) watch(ctx context.Context, bucket string, say func(key string
 			continue
 		}
 		l.follow(ctx, watcher, connected, known, say)
-		watcher.Stop()
+		if l.nc.IsConnected() { // or nobody answers, and it goes by itself
+			watcher.Stop()
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -40,6 +42,7 @@ type natsLink struct {
 
 	// Of agents.
 	puller *puller // of pull, or nil
+	within bool    // the server is in this process
 	leases jetstream.KeyValue
 	agents jetstream.KeyValue
 }
@@ -53,7 +56,7 @@ var (
 const publishTimeout = 10 * time.Second
 
 // writeTimeout is how long a connection may take no bytes before it is made anew. As long all wait who want to send something.
-const writeTimeout = 5 * time.Second
+const writeTimeout = 3 * time.Second
 
 // maxUnstored is how many messages may be without an acknowledgement.
 const maxUnstored = 1 << 10
@@ -75,6 +78,9 @@ type TLS struct {
 
 // unreachable reports whether an error is that no server was reached, which may be otherwise later.
 func unreachable(err error) bool {
+	if _, isFile := errors.AsType[*fs.PathError](err); isFile { // its cause says that it is a net.Error
+		return false
+	}
 	_, network := errors.AsType[net.Error](err)
 	return network || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)
 }
@@ -121,6 +127,28 @@ func (a *access) optionsOf(name, inbox string, wait time.Duration) ([]nats.Optio
 		options = append(options, nats.ClientCert(a.tls.Cert, a.tls.Key))
 	}
 	return append(options, a.options...), nil
+}
+
+// tell returns an option that has a logger told when a connection is lost, and when there is one again.
+func tell(log *slog.Logger) nats.Option {
+	return func(o *nats.Options) error {
+		lost, back := o.DisconnectedErrCB, o.ReconnectedCB
+		o.DisconnectedErrCB = func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() {
+				log.Warn("lost the connection to the server, and tries to get it back", "error", err)
+			}
+			if lost != nil {
+				lost(nc, err)
+			}
+		}
+		o.ReconnectedCB = func(nc *nats.Conn) {
+			log.Info("is connected again", "server", nc.ConnectedUrlRedacted())
+			if back != nil {
+				back(nc)
+			}
+		}
+		return nil
+	}
 }
 
 // The prefixes of inboxes, so that nobody has to be allowed to listen to those of others.
@@ -481,28 +509,33 @@ func (l *natsLink) dropBlob(ctx context.Context, job, name string) {
 	}
 }
 
-// fetchBlob returns an object that is to have so many bytes, which may be hostile.
+// fetchBlob returns an object that is to have so many bytes, which may be hostile. It may take its time, as long as something comes.
 func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, size int64) ([]byte, error) {
-	r, err := store.Get(ctx, name)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(stall, func() { cancel(errStalled) })
+	defer watch.Stop()
+	object, err := store.Get(impatient{ctx}, name)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, errNoBlob
 	} else if err != nil {
-		return nil, err
+		return nil, blame(ctx, err)
 	}
-	defer r.Close()
-	info, err := r.Info()
+	defer object.Close()
+	info, err := object.Info()
 	if err != nil {
-		return nil, err
+		return nil, blame(ctx, err)
 	}
 	if size < 0 || info.Size != uint64(size) {
 		return nil, fmt.Errorf("%w: what has its name has %d bytes and not %d", errNoBlob, info.Size, size)
 	}
+	r := patient{ctx, object, func() { watch.Reset(stall) }}
 	data := make([]byte, size)
 	if _, err := io.ReadFull(r, data); err != nil {
-		return nil, err
+		return nil, blame(ctx, err)
 	}
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF { // which is told when the digest is right
-		return nil, fmt.Errorf("the end of the object: %w", err)
+		return nil, fmt.Errorf("the end of the object: %w", blame(ctx, err))
 	}
 	return data, nil
 }

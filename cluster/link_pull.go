@@ -181,7 +181,11 @@ func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) (err er
 	for range n {
 		m, err := l.puller.next(ctx)
 		if err != nil {
-			l.puller.close(func(m *nats.Msg) { natsDelivery{l.nc, m}.back(pause) }) // not to this one, while it is listening
+			back := func(m *nats.Msg) { natsDelivery{l.nc, m}.back(pause) } // not to this one, while it is listening
+			if l.within {
+				back = nil // the server ends as well
+			}
+			l.puller.close(back)
 			l.puller = nil
 			if ctx.Err() != nil {
 				return nil

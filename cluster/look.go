@@ -26,36 +26,62 @@ const maxAttempts = 4
 func (c *Cluster) look() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	renewed := time.Now()
 	for {
 		select {
 		case <-tick.C:
 		case <-c.link.life().Done():
-			c.abandon(context.Cause(c.link.life()))
+			if c.ctx.Err() == nil {
+				c.abandon(context.Cause(c.link.life()))
+			}
 			return
 		case <-c.ctx.Done():
 			return
-		}
-		if time.Since(renewed) >= beatEvery && c.renew() {
-			if time.Since(renewed) > leaseTTL { // agents took this job to be over
-				c.lapse()
-			}
-			renewed = time.Now()
 		}
 		c.lookForAgents()
 		c.lookForChunks()
 	}
 }
 
-// lookForAgents gives the calls up if nobody has been there for too long.
+// live says that this job is alive, whatever else there is to be done.
+func (c *Cluster) live() {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for renewed := time.Now(); ; {
+		select {
+		case <-tick.C:
+		case <-c.ctx.Done():
+			return
+		}
+		if c.renew() {
+			if time.Since(renewed) > leaseTTL { // agents took this job to be over
+				c.lapse()
+			}
+			renewed = time.Now()
+		}
+	}
+}
+
+// lookForAgents gives calls up for which nobody has been there for too long.
 func (c *Cluster) lookForAgents() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.slots > 0 || c.open == 0 {
 		c.alone = time.Now()
-	} else if time.Since(c.alone) > c.cfg.AgentTimeout {
-		c.abandonAll(c.noAgents())
+		return
 	}
+	since := time.Now().Add(-c.cfg.AgentTimeout)
+	if c.alone.After(since) {
+		return
+	}
+	err := c.noAgents()
+	waited := func(e *entry) error {
+		if e.since.After(since) {
+			return nil
+		}
+		return err
+	}
+	c.drop(waited)
+	c.failAll(waited)
 }
 
 // noAgents returns the error of calls that no agent has come for. c.mu is held.
@@ -142,7 +168,6 @@ func (c *Cluster) lookForChunks() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.withdraw(c.orphansAmong(there))
-	var back []span
 	for _, id := range suspects {
 		ch := c.chunks[id]
 		switch {
@@ -152,14 +177,13 @@ func (c *Cluster) lookForChunks() {
 		case !ch.missing:
 			ch.missing = true // the answers were there before it went, and may be on their way
 		case !ch.since.After(c.lapsed):
-			back = append(back, c.takeBack(id, 0)...)
+			c.resend(id, 0)
 		case ch.attempt+1 >= maxAttempts && ch.n == 1:
 			c.failed(id, ErrPoison)
 		default:
-			back = append(back, c.takeBack(id, 1)...)
+			c.resend(id, 1)
 		}
 	}
-	c.requeue(back)
 }
 
 // orphansAmong returns the chunks of those that the engine has which are not waited for, as they were taken to be lost and
@@ -190,6 +214,7 @@ func (c *Cluster) agentSays(id string, data []byte) {
 		c.slots += p.slots()
 	} else {
 		delete(c.present, id)
+		maps.DeleteFunc(c.refusals, func(r refusal, _ bool) bool { return r.agent == id })
 	}
 	c.poke()
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,8 +139,14 @@ func TestPoisonIsFoundAmongOthers(t *testing.T) {
 		}
 		c.onOutcome(data)
 	}
-	for range maxBegun + 1 {
-		say(outcome{Chunk: id, Begun: true})
+	for i := range maxBegun + 1 {
+		say(outcome{Chunk: id, Begun: true, From: strconv.Itoa(i)})
+		say(outcome{Chunk: id, Begun: true, From: strconv.Itoa(i)}) // once more, as it did not learn that it was stored
+		c.mu.Lock()
+		if unwanted := c.chunks[id].unwanted; unwanted != nil && i < maxBegun {
+			t.Errorf("%v after %d agents", unwanted, i+1)
+		}
+		c.mu.Unlock()
 	}
 	c.lookForChunks()
 	c.mu.Lock()
@@ -207,8 +214,8 @@ func TestDrainsAreNoPoison(t *testing.T) {
 		v := gate.Next()
 		c.mu.Lock()
 		for id, ch := range c.chunks {
-			if ch.attempt != 0 || ch.begun != 0 || id != uint64(i+1) {
-				t.Errorf("after %d drains: chunk %d, attempt %d, begun %d", i, id, ch.attempt, ch.begun)
+			if ch.attempt != 0 || len(ch.begun) != 0 || id != uint64(i+1) {
+				t.Errorf("after %d drains: chunk %d, attempt %d, begun %v", i, id, ch.attempt, ch.begun)
 			}
 		}
 		c.mu.Unlock()
@@ -247,7 +254,7 @@ func (d *goneLink) close() {}
 // context allows.
 func TestShutdownWithoutServers(t *testing.T) {
 	for what, given := range map[string]struct{ to, want time.Duration }{
-		"little time": {50 * time.Millisecond, 50*time.Millisecond + releaseTime}, "all the time": {time.Hour, startTimeout},
+		"little time": {50 * time.Millisecond, 50*time.Millisecond + releaseTime}, "all the time": {time.Hour, finishTime},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			link := &goneLink{}

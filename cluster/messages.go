@@ -82,6 +82,7 @@ type outcome struct {
 	Chunk     uint64
 	Attempt   int
 	Agent     string
+	From      string        // the key of the agent in the list of those that are there
 	Ran       time.Duration // how long the calls have taken so far, all in all
 	Withdrawn bool          // no call of it runs any more, as nobody wants them
 	Begun     bool          // it is about to run, having been lost with agents before

@@ -56,7 +56,7 @@ func (c *Cluster) sendNext() {
 	c.take(n)
 	c.nextID++
 	id := c.nextID
-	ch := &sent{span: span{s.e, s.i, n, s.attempt}, answered: make([]bool, n), left: n, at: time.Now(), since: time.Now()}
+	ch := &sent{span: span{s.e, s.i, n, s.attempt, s.refused}, answered: make([]bool, n), left: n, at: time.Now(), since: time.Now()}
 	c.chunks[id] = ch
 	c.mu.Unlock()
 	args, took, err := encode(s.e.b, s.i, n)
@@ -206,8 +206,32 @@ func (c *Cluster) failed(id uint64, err error) {
 	c.settled(ch.e, ch.left)
 }
 
-// pause is how long it takes until what could not be sent is sent again.
-const pause = 200 * time.Millisecond
+// refusal is that an agent does not run calls of a function.
+type refusal struct{ agent, function string }
+
+// refused has other agents get a chunk that one does not run, unless all that are there have refused that function: one that lacks a
+// key, or whose disk is full, would fail what the others run, and has time for more of it. c.mu is held.
+func (c *Cluster) refused(id uint64, ch *sent, o *outcome) {
+	function := ch.e.b.Func()
+	_, others := c.present[o.From] // whose news has come: that of others may be on its way too
+	others = !others
+	c.refusals[refusal{o.From, function}] = true
+	for agent, p := range c.present {
+		others = others || p.slots() > 0 && !c.refusals[refusal{agent, function}]
+	}
+	if !others {
+		c.failed(id, &RefusedError{o.Agent, o.Refused})
+		return
+	}
+	ch.refused++
+	c.again(id)
+}
+
+// pause is how long it takes until what could not be sent is sent again; each time that agents refuse it, twice as long, up to maxPauses.
+const (
+	pause     = 200 * time.Millisecond
+	maxPauses = 1 << 5
+)
 
 // again sends what is left of a chunk once more, after a while. c.mu is held.
 func (c *Cluster) again(id uint64) {
@@ -215,7 +239,7 @@ func (c *Cluster) again(id uint64) {
 	if ch == nil {
 		return
 	}
-	time.AfterFunc(pause, func() {
+	time.AfterFunc(pause*time.Duration(min(1<<max(ch.refused-1, 0), maxPauses)), func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.resend(id, 0)
@@ -268,7 +292,7 @@ func (c *Cluster) takeBack(id uint64, attempts int) (back []span) {
 		for i+n < ch.n && !ch.answered[i+n] {
 			n++
 		}
-		back = append(back, span{ch.e, ch.i + i, n, ch.attempt + attempts})
+		back = append(back, span{ch.e, ch.i + i, n, ch.attempt + attempts, ch.refused})
 		i += n - 1
 	}
 	return back
@@ -285,46 +309,66 @@ func (c *Cluster) settled(e *entry, n int) {
 	c.poke()
 }
 
-// cancelled answers the calls of a batch whose context has ended, and tells agents.
+// cancelled answers the calls of a batch whose context has ended, and of others of which that is so by now, and tells agents.
 func (c *Cluster) cancelled(e *entry) {
+	c.over.Lock()
+	c.over.entries = append(c.over.entries, e)
+	first := len(c.over.entries) == 1
+	c.over.Unlock()
+	if !first {
+		return // who was first is about to look
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.drop(context.Cause(e.b.Context()), func(other *entry) bool { return other == e })
+	c.over.Lock()
+	causes := make(map[*entry]error, len(c.over.entries))
+	for _, e := range c.over.entries {
+		causes[e] = context.Cause(e.b.Context())
+	}
+	c.over.entries = nil
+	c.over.Unlock()
+	c.drop(func(e *entry) error { return causes[e] })
 }
 
 // abandon answers all calls at once, and returns how many there were.
 func (c *Cluster) abandon(err error) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.abandonAll(err)
-}
-
-// abandonAll is abandon with c.mu held.
-func (c *Cluster) abandonAll(err error) (n int) {
 	n = c.open
-	c.drop(err, func(*entry) bool { return true })
-	for len(c.chunks) > 0 {
-		for id := range c.chunks {
-			c.failed(id, err)
-		}
-	}
+	all := func(*entry) error { return err }
+	c.drop(all)
+	c.failAll(all)
 	return n
 }
 
-// drop answers the calls of some entries that wait with an error, and has agents end those that
+// failAll answers what is left of the chunks of entries for which there is an error. c.mu is held, but not all the time.
+func (c *Cluster) failAll(why func(*entry) error) {
+	for again := true; again; {
+		again = false
+		for id, ch := range c.chunks {
+			if err := why(ch.e); err != nil {
+				c.failed(id, err)
+				again = true // there may be others now
+			}
+		}
+	}
+}
+
+// drop answers the calls that wait of entries for which there is an error, and has agents end those that
 // they have, which are answered when that has been done. c.mu is held.
-func (c *Cluster) drop(err error, which func(*entry) bool) {
+func (c *Cluster) drop(why func(*entry) error) {
 	var dropped []span
 	c.queue = slices.DeleteFunc(c.queue, func(s span) bool {
-		if which(s.e) {
-			dropped = append(dropped, s)
-			c.queued -= s.n
+		if why(s.e) == nil {
+			return false
 		}
-		return which(s.e)
+		dropped = append(dropped, s)
+		c.queued -= s.n
+		return true
 	})
 	var cancel []uint64
 	for id, ch := range c.chunks {
-		if which(ch.e) {
+		if err := why(ch.e); err != nil {
 			ch.unwant(err)
 			cancel = append(cancel, id)
 		}
@@ -333,7 +377,7 @@ func (c *Cluster) drop(err error, which func(*entry) bool) {
 	c.unlocked(func() {
 		for _, s := range dropped {
 			for i := range s.n {
-				s.e.b.Fail(s.i+i, 0, err)
+				s.e.b.Fail(s.i+i, 0, why(s.e))
 			}
 		}
 	})
@@ -411,17 +455,20 @@ func (c *Cluster) onOutcome(data []byte) {
 	case o.Withdrawn:
 		c.ended(o.Chunk)
 		return
-	case o.Returned:
+	case o.Returned && len(o.Answers) == 0 && o.Blob == "":
 		c.resend(o.Chunk, 0)
 		return
 	case o.Lost:
 		c.retry(o.Chunk, fmt.Errorf("agent %s: fetch the arguments: %w", o.Agent, errNoBlob))
 		return
 	case o.Refused != "":
-		c.failed(o.Chunk, &RefusedError{o.Agent, o.Refused})
+		c.refused(o.Chunk, ch, &o)
 		return
 	case o.Begun:
-		if ch.begun++; ch.begun > maxBegun && ch.unwanted == nil {
+		if ch.begun == nil {
+			ch.begun = map[string]bool{}
+		}
+		if ch.begun[o.From] = true; len(ch.begun) > maxBegun && ch.unwanted == nil {
 			ch.unwant(ErrPoison)
 			c.withdraw([]uint64{o.Chunk})
 		}
@@ -444,7 +491,13 @@ func (c *Cluster) onOutcome(data []byte) {
 			return
 		}
 		if err != nil {
-			c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
+			c.discard(o.Blob)
+			err = fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err)
+			if errors.Is(err, errNoBlob) {
+				c.retry(o.Chunk, err)
+			} else {
+				c.failed(o.Chunk, err)
+			}
 			return
 		}
 		answers = got
@@ -455,6 +508,9 @@ func (c *Cluster) onOutcome(data []byte) {
 		return
 	}
 	c.answer(o.Chunk, ch, &o, list)
+	if o.Returned && c.chunks[o.Chunk] == ch {
+		c.resend(o.Chunk, 0)
+	}
 }
 
 // answer passes answers on. c.mu is held, but not while that is done.
@@ -479,6 +535,7 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 		delete(c.chunks, id)
 	}
 	c.cost(ch.e.b.Func()).note(ch.n-ch.left, o.Ran)
+	delete(c.refusals, refusal{o.From, ch.e.b.Func()})
 	c.unlocked(func() {
 		for _, a := range fresh {
 			if a.kind == isResult {
