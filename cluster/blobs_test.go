@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +25,14 @@ type shaky struct {
 	*natsLink
 	puts, gets atomic.Int32 // how many are still to fail
 	lost       atomic.Int32 // how many are still not to be there
+	mute       atomic.Bool  // no outcome gets through
+}
+
+func (s *shaky) answer(ctx context.Context, job string, data []byte) error {
+	if s.mute.Load() {
+		return errShaky
+	}
+	return s.natsLink.answer(ctx, job, data)
 }
 
 var errShaky = errors.New("the server is away for a moment")
@@ -129,6 +138,69 @@ func TestLostBlobs(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestAnswerThatIsNotWanted has a large answer not get through until nobody wants it any more: its object does not stay.
+func TestAnswerThatIsNotWanted(t *testing.T) {
+	t.Parallel()
+	c, submitter, agent := shakyCluster(t)
+	agent.mute.Store(true)
+	ctx, cancel := context.WithCancel(proctest.Within(t))
+	fut := proctest.Echo.Go(ctx, c, bytes.Repeat([]byte("x"), 3*maxOutcome))
+	store, err := submitter.objects(t.Context(), blobsBucket+defaultUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Eventually(t, proctest.Patience, "argument and answer are there", func() bool {
+		list, err := store.List(t.Context())
+		return err == nil && len(list) == 2
+	})
+	cancel()
+	_, err = fut.Wait(proctest.Within(t))
+	proctest.WantErr(t, err, context.Canceled)
+	awaitNoBlobs(t, submitter)
+	agent.mute.Store(false)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// slowConn is a connection that carries little at a time.
+type slowConn struct{ net.Conn }
+
+func (s slowConn) Read(p []byte) (int, error) {
+	time.Sleep(10 * time.Millisecond) // sleep: that is what is slow
+	return s.Conn.Read(p[:min(len(p), 32<<10)])
+}
+
+type slowDialer struct{}
+
+func (slowDialer) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.Dial(network, address)
+	return slowConn{conn}, err
+}
+
+// TestSlowBlobs has an object take longer than the client gives to a request: it comes all the same.
+func TestSlowBlobs(t *testing.T) {
+	t.Parallel()
+	_, c := dialServer(t, Config{})
+	fast := c.link.(*natsLink)
+	data := bytes.Repeat([]byte("slow"), 1<<20)
+	if err := fast.putBlob(t.Context(), c.job, "slow", data); err != nil {
+		t.Fatal(err)
+	}
+	l, err := connect(proctest.Within(t), access{url: c.cfg.URL, options: []nats.Option{nats.SetCustomDialer(slowDialer{})}}, "slow", agentsInbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	if l.js, err = jetstream.New(l.nc, jetstream.WithDefaultTimeout(500*time.Millisecond)); err != nil { // 4 MiB take more than a second
+		t.Fatal(err)
+	}
+	got, err := l.getBlob(context.Background(), c.job, "slow", int64(len(data))) // without a deadline, as calls have none
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("got %d bytes, %v", len(got), err)
 	}
 }
 

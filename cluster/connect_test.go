@@ -4,6 +4,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"strings"
 	"sync"
@@ -48,6 +50,23 @@ func TestSilentServers(t *testing.T) {
 		t.Error("it waits for the servers")
 	}
 	conn.Close()
+}
+
+// TestDialWithoutInit has a program use a cluster that has not called Init: agents would run its main.
+func TestDialWithoutInit(t *testing.T) {
+	t.Parallel()
+	act(t, "noInit", "nats://127.0.0.1:1").expect(t, "true")
+}
+
+// TestFilesThatAreMissing has an agent be given files that are not there: it does not wait for them.
+func TestFilesThatAreMissing(t *testing.T) {
+	t.Parallel()
+	for what, cfg := range map[string]AgentConfig{"Credentials": {Credentials: "/nowhere/creds"}, "certificate": {TLS: TLS{CA: "/nowhere/ca.pem"}}} {
+		cfg.URL, cfg.AllowUnsigned, cfg.CacheDir = "nats://127.0.0.1:1", true, t.TempDir()
+		if err := RunAgent(proctest.Within(t), cfg); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
 
 // TestNilContexts has contexts that are nil, which is an error and no panic.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed84f35039/multiproc"
 )
 
 // roleEnv is in the environment of processes that tests start: what they do, and with what cache.
@@ -31,6 +33,11 @@ func play(role string) int {
 	}
 	if what == part {
 		return playPart(dir)
+	}
+	if what == "noInit" {
+		_, err := Dial(context.Background(), Config{URL: dir})
+		fmt.Println(errors.Is(err, multiproc.ErrNotInitialized))
+		return 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
