@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -59,7 +60,11 @@ func Setup(ctx context.Context, cfg SetupConfig) error {
 		errs = append(errs, checkName("a user", user))
 	}
 	for _, platform := range cfg.Platforms {
-		errs = append(errs, checkName("a platform", platform))
+		if goos, goarch, ok := strings.Cut(platform, "-"); !ok || goos == "" || goarch == "" {
+			errs = append(errs, fmt.Errorf("a platform is %q; give GOOS-GOARCH, such as linux-amd64", platform))
+		} else {
+			errs = append(errs, checkName("a platform", platform))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("cluster: SetupConfig: %w", err)
@@ -77,7 +82,11 @@ func Setup(ctx context.Context, cfg SetupConfig) error {
 	for _, user := range cfg.Users {
 		for _, platform := range cfg.Platforms {
 			if err := l.plant(ctx, platform, user); err != nil {
-				return fmt.Errorf("cluster: set up user %s and platform %s: %w", user, platform, blame(ctx, err))
+				err = blame(ctx, err)
+				if ctx.Err() != nil {
+					err = fmt.Errorf("the servers do not answer; if they are a cluster, are all of them there, with different names? %w", err)
+				}
+				return fmt.Errorf("cluster: set up user %s and platform %s: %w", user, platform, err)
 			}
 		}
 	}

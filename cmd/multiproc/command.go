@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
@@ -126,6 +127,7 @@ func (o *ranCommand) attempt(ctx context.Context, c command, argv, env []string)
 			Path: path, Args: argv, Env: env, Dir: c.Dir, Stdout: &o.Stdout, Stderr: &o.Stderr, Grace: c.Grace,
 		}.Run(limited)
 	}
+	err = blameDir(c.Dir, err)
 	o.ExitCode, o.Signal = exit.Code, int(exit.Signal)
 	o.Killed, o.TimedOut = exit.Killed, exit.Killed && ctx.Err() == nil
 	if err != nil {
@@ -137,6 +139,26 @@ func (o *ranCommand) attempt(ctx context.Context, c command, argv, env []string)
 			o.ExitCode = codeCannotRun
 		}
 	}
+}
+
+// blameDir returns why a program was not started in a directory, which may be what is missing.
+func blameDir(dir string, err error) error {
+	if dir == "" || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	if bad := checkDir(dir); bad != nil {
+		return fmt.Errorf("--dir: %v", bad) // which is not that there is no such command
+	}
+	return err
+}
+
+// checkDir returns why a directory cannot be that of commands.
+func checkDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is not a directory", dir)
+	}
+	return err
 }
 
 // hostname names this machine.

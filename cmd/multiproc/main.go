@@ -23,6 +23,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -94,16 +95,28 @@ func (f *failure) print(w io.Writer) {
 	if f.err == nil {
 		return
 	}
-	errs := []error{f.err}
-	if joined, ok := f.err.(interface{ Unwrap() []error }); ok {
-		errs = joined.Unwrap()
-	}
-	for _, err := range errs {
+	for _, err := range parts(f.err) {
 		fmt.Fprintf(w, "error: %v\n", err)
 	}
 	if f.hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", f.hint)
 	}
+}
+
+// parts returns the errors that err was joined of, or err.
+func parts(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var texts []string
+	for _, err := range joined.Unwrap() {
+		texts = append(texts, err.Error())
+	}
+	if err.Error() != strings.Join(texts, "\n") { // it says more than they do
+		return []error{err}
+	}
+	return joined.Unwrap()
 }
 
 // version is the version of the module, as the go command noted it when it built the program.

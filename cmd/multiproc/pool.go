@@ -29,7 +29,8 @@ but records on standard input, which ends when there are no more; their standard
 
 WORKER is a program with its arguments; a single word with blanks or other special characters is a text for sh.
 
-On a cluster (--nats) each slot of an agent has a worker of its own, which ends when its slot has been idle for a while.
+On a cluster (--nats) each slot of an agent has a worker of its own, which ends when its slot has been idle for a while. Workers run in
+the working directory of the agents, or in --dir there, and with their environment; for --key see multiproc run.
 
 SIGINT, SIGTERM or SIGHUP: workers get SIGTERM, and SIGKILL after --grace. A second one ends everything at once.
 
@@ -50,6 +51,7 @@ type poolFlags struct {
 	onDeath, proto   string
 	directory        string
 	cluster          clusterFlags
+	useless          []string // of those that were given
 }
 
 func poolCommandLine() *cobra.Command {
@@ -61,6 +63,11 @@ func poolCommandLine() *cobra.Command {
 		Example: poolExample,
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"jobs", "window"} {
+				if !flags.cluster.local() && cmd.Flags().Changed(name) {
+					flags.useless = append(flags.useless, name)
+				}
+			}
 			p, err := flags.plan(args, cmd.InOrStdin())
 			if err != nil {
 				return &failure{code: codeOwn, err: err, hint: "multiproc pool --help tells what there is"}
@@ -128,6 +135,9 @@ func (f *poolFlags) plan(args []string, stdin io.Reader) (p *recordPool, err err
 	} else if p.spec.Argv = args; len(args) == 1 && jobs.NeedsShell(args[0]) {
 		p.spec.Argv = []string{"sh", "-c", args[0]}
 	}
+	for _, name := range f.useless {
+		errs = append(errs, fmt.Errorf("--%s is not for clusters: each slot of an agent has a worker, which is sent one record at a time; see multiproc agent --slots", name))
+	}
 	for _, name := range f.files {
 		source := jobs.Source{Reader: stdin, Name: "standard input"}
 		if name != "-" {
@@ -145,6 +155,9 @@ func (f *poolFlags) plan(args []string, stdin io.Reader) (p *recordPool, err err
 		errs = append(errs, fmt.Errorf("--proto: unknown protocol %q; there are line, json", f.proto))
 	}
 	p.spec.Local = f.cluster.local()
+	if f.directory != "" && p.spec.Local {
+		fault("--dir", checkDir(f.directory))
+	}
 	p.spec.Workers, err = jobs.ParseJobs(f.jobs, runtime.GOMAXPROCS(0), jobLimit())
 	fault("--jobs", err)
 	p.spec.Timeout, err = parseSeconds(f.timeout)
@@ -224,7 +237,10 @@ func (p *recordPool) runOn(ctx context.Context, ex multiproc.Executor) error {
 		p.mu.Unlock()
 		failed := r.Value.Failed
 		switch {
-		case r.Err != nil && (!known || fatal(r.Err) || errors.Is(r.Err, errWorker)):
+		case errors.Is(r.Err, errWorker): // whose call it was is no news
+			_, why, _ := strings.Cut(r.Err.Error(), errWorker.Error())
+			return fmt.Errorf("%w%s", errWorker, why)
+		case r.Err != nil && (!known || fatal(r.Err)):
 			return r.Err
 		case r.Err != nil:
 			failed = r.Err.Error()

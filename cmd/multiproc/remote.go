@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -40,6 +42,7 @@ func shutdown(ex multiproc.Executor, grace time.Duration) error {
 // dial returns the cluster. A command that is to end may take the grace for it.
 func (c *clusterFlags) dial(ctx context.Context, grace time.Duration) (multiproc.Executor, error) {
 	cfg := c.cfg
+	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	cfg.Pool.KillGrace = grace + time.Second // it is the command that is to be killed, not the worker that waits for it
 	if c.key != "" {
 		key, err := cluster.ReadKey(c.key)

@@ -37,6 +37,10 @@ The output of a job is written when it has ended, in one piece: nothing is mixed
 nothing on standard input. At its end whatever is left of the group is killed; when multiproc is killed itself, Linux
 kills them all. Jobs have MP_SEQ (number of the job), MP_TRY and, on this machine, MP_SLOT in their environment.
 
+On a cluster (--nats) jobs run on the agents, in their working directory, or in --dir there, and with their environment:
+programs and files have to be there too. Agents run this program for that, so that they have to trust who has signed it: --key
+FILE signs it, or once for all "multiproc key sign" with the path of multiproc itself.
+
 SIGINT, SIGTERM or SIGHUP: no more jobs are started, those that run get SIGTERM, and SIGKILL after --grace. A second one
 ends everything at once.
 
@@ -47,7 +51,7 @@ const runExample = `  multiproc run gzip -9 ::: *.log
   find . -name '*.flac' -print0 | multiproc run -0 ffmpeg -i {} {.}.opus
   multiproc run -j4 --tag 'grep -c {1} {2} | sort -n' ::: error warning :::: files.txt
   seq 100 | multiproc run -k --retries 3 --timeout 30s --joblog jobs.log curl -fsS https://example.org/{}
-  seq 1000 | multiproc run --nats nats://10.0.0.1:4222 --key my.key ./simulate --seed {}`
+  seq 1000 | multiproc run --nats nats://10.0.0.1:4222 --key my.key /opt/simulate --seed {}`
 
 // runFlags are the flags of run as they were given.
 type runFlags struct {
@@ -197,11 +201,7 @@ func (f *runFlags) plan(args []string, stdin io.Reader) (r *runner, err error) {
 		fault("", errors.New("the command has {%}, but on a cluster there are no slots to be numbered"))
 	}
 	if f.directory != "" && f.cluster.local() {
-		if info, err := os.Stat(f.directory); err != nil {
-			fault("--dir", err)
-		} else if !info.IsDir() {
-			fault("--dir", fmt.Errorf("%s is not a directory", f.directory))
-		}
+		fault("--dir", checkDir(f.directory))
 	}
 	r.timeout, err = parseSeconds(f.timeout)
 	fault("--timeout", err)

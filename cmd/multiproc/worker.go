@@ -257,7 +257,7 @@ func (c *crew) hire() (*lineWorker, error) {
 	if err != nil {
 		stdin.Close()
 		stdout.Close()
-		return nil, err
+		return nil, blameDir(c.spec.Dir, err)
 	}
 	w := &lineWorker{crew: c, child: p, stdin: stdin, gone: make(chan struct{}), news: make(chan struct{}, 1)}
 	c.workers = append(c.workers, w)

@@ -6,9 +6,9 @@
 // the NATS servers there ("multiproc agent"), which get this program from them and run it if they trust
 // its signature:
 //
-//	go build ./examples/cluster
-//	multiproc key sign ./cluster
-//	./cluster -nats nats://10.0.0.1:4222
+//	go build -o primes ./examples/cluster
+//	multiproc key sign primes
+//	./primes -nats nats://10.0.0.1:4222
 package main
 
 import (
