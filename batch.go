@@ -40,6 +40,8 @@ type Batch struct {
 	// answers will have come within about that time; otherwise nil.
 	at     *worker
 	within time.Duration
+
+	agent string // see At
 }
 
 // batchCalls is what a batch knows about its calls beyond their number. Its one
@@ -88,7 +90,18 @@ func (b *Batch) Key(i int) (prefix string, number uint64) {
 }
 
 // Info returns the name and index by which the caller knows call i.
-func (b *Batch) Info(i int, pid int) CallInfo { return b.calls.info(i, pid) }
+func (b *Batch) Info(i int, pid int) CallInfo {
+	info := b.calls.info(i, pid)
+	info.Agent = b.agent
+	return info
+}
+
+// At returns the batch for answers that come from an agent of a cluster: their errors say so.
+func (b *Batch) At(agent string) *Batch {
+	c := *b
+	c.agent = agent
+	return &c
+}
 
 // AppendArgs appends the arguments of the n calls from i on to dst: for each its length
 // in 4 bytes, little-endian, and its encoding. It returns how many it took, which are

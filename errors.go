@@ -37,26 +37,33 @@ type CallInfo struct {
 	Func  string // name of the function
 	Index int    // position in the input of Map or Stream; -1 for Call, Go and Start
 	PID   int    // process that ran the call, or was to; 0 where it did not leave this one
+	Agent string // name of the agent of a cluster that had that process; empty where it was one of this machine
 
 	// Attempts is how often the call was run, where [Retry] lets it run more than once;
 	// otherwise 0.
 	Attempts int
 }
 
-// String returns the function, the index and the process, as "square #3 (pid 4711)".
+// String returns the function, the index and the process, as "square #3 (pid 4711)", with its agent before it and attempts behind it
+// where there are any: "square #3 (agent a2, pid 4711, attempt 2)".
 func (c CallInfo) String() string {
 	var b strings.Builder
 	b.WriteString(c.Func)
 	if c.Index >= 0 {
 		fmt.Fprintf(&b, " #%d", c.Index)
 	}
-	switch {
-	case c.PID != 0 && c.Attempts > 1:
-		fmt.Fprintf(&b, " (pid %d, attempt %d)", c.PID, c.Attempts)
-	case c.PID != 0:
-		fmt.Fprintf(&b, " (pid %d)", c.PID)
-	case c.Attempts > 1:
-		fmt.Fprintf(&b, " (attempt %d)", c.Attempts)
+	var where []string
+	if c.Agent != "" {
+		where = append(where, "agent "+c.Agent)
+	}
+	if c.PID != 0 {
+		where = append(where, fmt.Sprintf("pid %d", c.PID))
+	}
+	if c.Attempts > 1 {
+		where = append(where, fmt.Sprintf("attempt %d", c.Attempts))
+	}
+	if len(where) > 0 {
+		fmt.Fprintf(&b, " (%s)", strings.Join(where, ", "))
 	}
 	return b.String()
 }

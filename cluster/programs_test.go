@@ -162,7 +162,7 @@ func TestTravellingTerms(t *testing.T) {
 			}
 		}
 		_, err = waitLong.Call(proctest.Within(t), c, 1)
-		if timeout, ok := errors.AsType[*multiproc.TimeoutError](err); !ok || timeout.Limit != 50*time.Millisecond {
+		if timeout, ok := errors.AsType[*multiproc.TimeoutError](err); !ok || timeout.Limit != 50*time.Millisecond || timeout.Agent != "one" || !strings.Contains(err.Error(), " (agent one, pid ") {
 			t.Errorf("a call that waits: %v", err)
 		}
 	}

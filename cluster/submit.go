@@ -536,12 +536,16 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 	}
 	c.cost(ch.e.b.Func()).note(ch.n-ch.left, o.Ran)
 	delete(c.refusals, refusal{o.From, ch.e.b.Func()})
+	b := ch.e.b
+	if c.server == nil {
+		b = b.At(o.Agent)
+	}
 	c.unlocked(func() {
 		for _, a := range fresh {
 			if a.kind == isResult {
-				ch.e.b.Return(ch.i+a.i, a.pid, a.bodies...)
+				b.Return(ch.i+a.i, a.pid, a.bodies...)
 			} else {
-				c.give(ch.e.b, ch.i+a.i, o.Agent, a)
+				c.give(b, ch.i+a.i, o.Agent, a)
 			}
 		}
 		if ch.left == 0 && ch.blob != "" {
