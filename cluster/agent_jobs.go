@@ -20,6 +20,9 @@ func (a *agent) onLease(name string, data []byte) {
 		return // as ever
 	} else if l, err := decodeLease(data); err == nil {
 		j := a.jobOf(name)
+		if j.lease != nil && !bytes.Equal(j.lease.Signed.Manifest, l.Signed.Manifest) { // it is another program now
+			j.began = time.Time{}
+		}
 		j.said, j.lease = data, &l
 	}
 }
@@ -73,18 +76,23 @@ func (a *agent) onControl(name string, data []byte) {
 	}
 }
 
-// began returns when calls of a job were run first, which may be now: a program that has been started in time may go on.
+// began returns when calls of a job were run here first, which may be now: a program that was started in time may go on.
 func (a *agent) began(job string) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	j := a.jobs[job]
-	if j == nil {
-		return time.Now()
+	if j := a.jobs[job]; j != nil && !j.began.IsZero() {
+		return j.began
 	}
-	if j.began.IsZero() {
-		j.began = time.Now()
+	return time.Now()
+}
+
+// begins notes that a job's program, as it was signed, was found good at that time.
+func (a *agent) begins(job string, l *lease, at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if j := a.jobs[job]; j != nil && j.lease == l && j.began.IsZero() {
+		j.began = at
 	}
-	return j.began
 }
 
 // refusesFirst notes that calls of a job are refused, and reports whether the last ones were not, or for another reason.

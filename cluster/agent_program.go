@@ -25,9 +25,11 @@ func (a *agent) poolOf(ctx context.Context, c *chunk, l *lease) (pool workers, d
 	} else if c.Program == selfProgram && !a.within {
 		return nil, nil, errors.New("the program is not said")
 	} else if c.Program != selfProgram {
-		if program, err = a.admit(l, c.Func, a.began(c.Job)); err != nil {
+		began := a.began(c.Job)
+		if program, err = a.admit(l, c.Func, began); err != nil {
 			return nil, nil, err
 		}
+		a.begins(c.Job, l, began)
 	}
 	a.mu.Lock()
 	if a.pools == nil {

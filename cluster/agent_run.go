@@ -29,7 +29,7 @@ func (a *agent) failAll(ctx context.Context, c *chunk, m delivery, err error) {
 // run it.
 func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 	if !errors.Is(context.Cause(ctx), errWithdrawn) {
-		a.giveBack(c, m, nil)
+		a.giveBack(c, m, nil, 0)
 		return
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, leaseTTL) // where there is nobody any more who makes the stream, others drop the chunk
@@ -42,12 +42,12 @@ func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 // returnTime is how long an agent that ends tries to tell submitters what it gives back.
 const returnTime = time.Second
 
-// giveBack has another agent run what is left of a chunk after some answers. The submitter sends it again: what the engine would hand
+// giveBack has another agent run what is left of a chunk after some answers, which took so long. The submitter sends it again: what the engine would hand
 // out once more counts as having been lost with an agent.
-func (a *agent) giveBack(c *chunk, m delivery, answers []byte) {
+func (a *agent) giveBack(c *chunk, m delivery, answers []byte, ran time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), returnTime)
 	defer cancel()
-	o := &outcome{Answers: answers, Returned: true}
+	o := &outcome{Answers: answers, Ran: ran, Returned: true}
 	if a.send(ctx, c, o) != nil {
 		a.litter(c, o)
 		m.back(0)
@@ -112,7 +112,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 	})
 	if err := pool.Submit(b); err != nil {
 		if errors.Is(err, multiproc.ErrClosed) {
-			a.giveBack(c, m, nil)
+			a.giveBack(c, m, nil, 0)
 			return
 		}
 		a.failAll(ctx, c, m, err)
@@ -144,7 +144,7 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 			a.giveUp(ctx, c, m)
 			return
 		case last && (lost > 0 || ctx.Err() != nil):
-			a.giveBack(c, m, answers)
+			a.giveBack(c, m, answers, a.work(c, time.Since(began)))
 			return
 		case last || len(answers) > 0:
 			a.say(ctx, c, m, &outcome{Answers: answers, Ran: a.work(c, time.Since(began))}, last)

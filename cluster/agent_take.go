@@ -190,13 +190,14 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		a.giveUp(ctx, &c, m)
 		return
 	case errors.Is(err, multiproc.ErrClosed): // the agent ends
-		a.giveBack(&c, m, nil)
+		a.giveBack(&c, m, nil, 0)
 		return
 	case err != nil:
 		if a.refusesFirst(c.Job, err.Error()) {
 			a.cfg.Logger.Warn("refused calls", "job", c.Job, "function", c.Func, "program", terms.Program.Name, "error", err)
 		}
 		a.say(ctx, &c, m, &outcome{Refused: err.Error()}, true)
+		sleep(a.pulling, pause) // in its place, so that others get what this one would have refused
 		return
 	}
 	defer done()
@@ -234,6 +235,9 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		select {
 		case a.suspect <- struct{}{}:
 			defer func() { <-a.suspect }()
+		case <-a.pulling.Done():
+			a.giveUp(ctx, &c, m)
+			return
 		case <-ctx.Done():
 			a.giveUp(ctx, &c, m)
 			return

@@ -52,7 +52,8 @@ type Config struct {
 	// is a signature beside the executable (see "multiproc key sign"), or that agents run unsigned programs.
 	Key PrivateKey
 
-	// Logger is told when the connection to the servers is lost, and when it is back. nil means that nothing is said.
+	// Logger is told when the connection to the servers is lost, when it is back, and when an agent refuses calls that others may
+	// run. Its handler must not wait for calls of this cluster. nil means that nothing is said.
 	Logger *slog.Logger
 
 	// AgentTimeout is how long calls wait while there is no agent for this platform. Then they
@@ -99,6 +100,10 @@ type Cluster struct {
 	end   context.CancelFunc
 	going sync.WaitGroup
 
+	alive  context.Context // of what renews the lease
+	die    context.CancelFunc
+	living sync.WaitGroup
+
 	over struct { // batches whose contexts have ended
 		sync.Mutex
 		entries []*entry
@@ -110,12 +115,12 @@ type Cluster struct {
 	chunks   map[uint64]*sent
 	nextID   uint64
 	costs    map[string]*cost
-	present  map[string]presence // agents, by name
-	slots    int                 // of all of them
-	refusals map[refusal]bool    // which of them do not run which functions
-	alone    time.Time           // since when there has been no agent
-	open     int                 // calls submitted and not answered
-	last     time.Time           // when one was answered last
+	present  map[string]presence   // agents, by id
+	slots    int                   // of all of them
+	refusals map[refusal]time.Time // when which of them have refused which functions last
+	alone    time.Time             // since when there has been no agent
+	open     int                   // calls submitted and not answered
+	last     time.Time             // when one was answered last
 	closing  bool
 	empty    chan struct{}   // closed when open is 0, once closing
 	closed   chan struct{}   // closed when release has ended
@@ -153,6 +158,7 @@ type sent struct {
 	stored   bool            // the server has it
 	since    time.Time       // when it was sent
 	at       time.Time       // likewise, or when it was heard of last
+	resting  bool            // it is to be sent again after a pause: neither the server nor an agent has it
 	missing  bool            // the server has it no more, and no answer has come so far
 	blob     string          // the object with the arguments, or empty
 	unwanted error           // why it is not wanted any more, or nil
@@ -203,10 +209,11 @@ const defaultKillGrace = 5 * time.Second
 // newCluster returns a Cluster without a connection. The configuration is complete.
 func newCluster(cfg Config) *Cluster {
 	c := &Cluster{
-		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{}, refusals: map[refusal]bool{},
+		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{}, refusals: map[refusal]time.Time{},
 		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), alone: time.Now(),
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
+	c.alive, c.die = context.WithCancel(c.ctx)
 	return c
 }
 
@@ -276,7 +283,7 @@ func (c *Cluster) start(ctx context.Context, l lease) (err error) {
 	c.going.Go(func() { c.link.watchAgents(c.ctx, c.agentSays) })
 	c.going.Go(c.send)
 	c.going.Go(c.look)
-	c.going.Go(c.live)
+	c.living.Go(c.live)
 	c.going.Go(c.clean)
 	return nil
 }
@@ -350,7 +357,7 @@ func (k *cost) chunk(work time.Duration) int {
 
 // note notes how long n calls have taken.
 func (k *cost) note(n int, ran time.Duration) {
-	if n == 0 {
+	if n == 0 || ran == 0 {
 		return
 	}
 	each := max(ran/time.Duration(n), 1)
@@ -464,6 +471,8 @@ func (c *Cluster) release(caller context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), finishTime)
 	defer cancel()
 	defer context.AfterFunc(caller, func() { time.AfterFunc(releaseTime, cancel) })()
+	c.die()
+	c.living.Wait() // bounded, as it takes no longer than beatEvery
 	if c.link != nil {
 		if err = c.link.finish(ctx, c.job); errors.Is(err, errNotPrepared) { // what was to be removed is lost
 			err = nil

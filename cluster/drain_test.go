@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // runAgent runs an agent until the test ends, or it is told to end, which returns when it has.
@@ -134,13 +135,14 @@ func TestRefusedByWhom(t *testing.T) {
 		c := newCluster(Config{AgentTimeout: time.Minute})
 		defer c.end()
 		var failed error
-		b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed = err }})
-		e := &entry{b: b, left: 1, stop: func() bool { return true }}
+		began := time.Now()
 		here := presence{Platform: here, Slots: 1}
 		refuse := func(by string) (again bool) {
 			t.Helper()
 			c.mu.Lock()
 			c.queue, c.queued, failed = nil, 0, nil
+			b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed = err }})
+			e := &entry{b: b, left: 1, stop: func() bool { return true }, since: began}
 			c.chunks[1] = &sent{span: span{e: e, n: 1}, answered: make([]bool, 1), left: 1}
 			c.refused(1, c.chunks[1], &outcome{Agent: by, From: by, Refused: "no"})
 			c.mu.Unlock()
@@ -165,8 +167,81 @@ func TestRefusedByWhom(t *testing.T) {
 		if !refuse("b") {
 			t.Errorf("another has come: %v", failed)
 		}
+		if refuse("c") || failed == nil {
+			t.Errorf("both again: %v", failed)
+		}
+		time.Sleep(refusalTime) // sleep: the clock is that of synctest
+		if !refuse("b") {
+			t.Errorf("the refusal of the other one was long ago: %v", failed)
+		}
 	})
 }
+
+// TestRefusedBesideABusyAgent has a call be refused for as long as the agent that runs it is busy: it is not taken to be lost. Another
+// one that is cancelled meanwhile is answered at once.
+func TestRefusedBesideABusyAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(Config{AgentTimeout: time.Minute})
+		defer c.end()
+		c.link = &refusing{c: c}
+		c.present["bad"], c.present["busy"] = presence{Platform: here, Slots: 1}, presence{Platform: here, Slots: 1}
+		c.slots = 2
+		c.cost("f").ran = time.Second
+		failed := make(chan error, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, ctx := range []context.Context{t.Context(), ctx} {
+			b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed <- err }})
+			if err := c.Submit(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var going sync.WaitGroup
+		going.Go(c.send) // ends with c.ctx
+		for range 100 {
+			time.Sleep(lookEvery) // sleep: the clock is that of synctest
+			c.lookForChunks()
+		}
+		if len(failed) > 0 {
+			t.Fatalf("got %v", <-failed)
+		}
+		for resting := false; !resting; { // all of them
+			time.Sleep(pause / 10) // sleep: the clock is that of synctest
+			c.mu.Lock()
+			resting = len(c.chunks) == 2
+			for _, ch := range c.chunks {
+				resting = resting && ch.resting
+			}
+			c.mu.Unlock()
+		}
+		cancel()
+		synctest.Wait()
+		if len(failed) != 1 {
+			t.Fatal("the call that was cancelled waits until it would be sent again")
+		}
+		proctest.WantErr(t, <-failed, context.Canceled)
+		c.end()
+		going.Wait()
+	})
+}
+
+// refusing is a link to an engine whose only agent with a free slot is one that refuses all.
+type refusing struct {
+	goneLink
+	c *Cluster
+}
+
+func (r *refusing) submit(_ string, id uint64, _ []byte, stored func(error)) error {
+	time.AfterFunc(time.Millisecond, func() {
+		stored(nil)
+		data, _ := encodeOutcome(&outcome{Chunk: id, Agent: "bad", From: "bad", Refused: "no"})
+		r.c.onOutcome(data)
+	})
+	return nil
+}
+
+func (r *refusing) pending(context.Context, string) (map[uint64]bool, error) { return nil, nil }
+func (r *refusing) tell(string, []byte)                                      {}
+func (r *refusing) life() context.Context                                    { return context.Background() }
 
 // TestRunsOnAfterNotAfter has a program be signed until a moment at which a job of it is running.
 func TestRunsOnAfterNotAfter(t *testing.T) {
@@ -180,10 +255,15 @@ func TestRunsOnAfterNotAfter(t *testing.T) {
 		l := &lease{Program: p, Signed: Sign(p, key)}
 		a := newAgent(AgentConfig{Trust: Trust{key.Public(): ""}, Pool: multiproc.PoolConfig{Workers: 1}}, false)
 		defer a.end()
-		a.jobOf("early")
-		a.jobOf("late")
+		for _, job := range []string{"early", "late"} {
+			a.jobOf(job).lease = l
+		}
 		admitted := func(job string) error {
-			_, err := a.admit(l, "f", a.began(job))
+			began := a.began(job)
+			_, err := a.admit(l, "f", began)
+			if err == nil {
+				a.begins(job, l, began)
+			}
 			return err
 		}
 		if err := admitted("early"); err != nil {
@@ -197,6 +277,18 @@ func TestRunsOnAfterNotAfter(t *testing.T) {
 			if _, expired := errors.AsType[*ExpiredError](admitted(job)); !expired {
 				t.Errorf("a job that is %s: %v", job, admitted(job))
 			}
+		}
+		other := *l
+		other.Program.Hash = strings.Repeat("2", 64)
+		other.Signed = Sign(other.Program, key)
+		data, err := wire.Encode(nil, &other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.onLease("early", data)
+		l = a.jobs["early"].lease
+		if _, expired := errors.AsType[*ExpiredError](admitted("early")); !expired {
+			t.Errorf("another program of a job that began in time: %v", admitted("early"))
 		}
 	})
 }

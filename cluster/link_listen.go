@@ -203,10 +203,12 @@ func (l *natsLink) watch(ctx context.Context, bucket string, say func(key string
 	for ctx.Err() == nil {
 		kv, err := l.js.KeyValue(ctx, bucket)
 		var watcher jetstream.KeyWatcher
+		turn, end := context.WithCancel(ctx)
 		if err == nil {
-			watcher, err = kv.WatchAll(ctx)
+			watcher, err = kv.WatchAll(turn)
 		}
 		if err != nil {
+			end()
 			sleep(ctx, pause)
 			continue
 		}
@@ -214,6 +216,7 @@ func (l *natsLink) watch(ctx context.Context, bucket string, say func(key string
 		if l.nc.IsConnected() { // or nobody answers, and it goes by itself
 			watcher.Stop()
 		}
+		end()
 	}
 }
 

@@ -511,6 +511,8 @@ func (l *natsLink) dropBlob(ctx context.Context, job, name string) {
 
 // fetchBlob returns an object that is to have so many bytes, which may be hostile. It may take its time, as long as something comes.
 func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, size int64) ([]byte, error) {
+	ctx, late := context.WithTimeout(ctx, transferTime(size))
+	defer late()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := time.AfterFunc(stall, func() { cancel(errStalled) })

@@ -182,7 +182,7 @@ func (l *natsLink) pull(ctx context.Context, n int, take func(delivery)) (err er
 		m, err := l.puller.next(ctx)
 		if err != nil {
 			back := func(m *nats.Msg) { natsDelivery{l.nc, m}.back(pause) } // not to this one, while it is listening
-			if l.within {
+			if l.within && ctx.Err() != nil {
 				back = nil // the server ends as well
 			}
 			l.puller.close(back)

@@ -49,7 +49,7 @@ func (c *Cluster) live() {
 	for renewed := time.Now(); ; {
 		select {
 		case <-tick.C:
-		case <-c.ctx.Done():
+		case <-c.alive.Done():
 			return
 		}
 		if c.renew() {
@@ -103,7 +103,7 @@ func (c *Cluster) noAgents() error {
 
 // renew says that this job is alive.
 func (c *Cluster) renew() bool {
-	ctx, cancel := context.WithTimeout(c.ctx, beatEvery)
+	ctx, cancel := context.WithTimeout(c.alive, beatEvery)
 	defer cancel()
 	err := c.link.renew(ctx, c.job, c.lease)
 	if errors.Is(err, errNotPrepared) {
@@ -122,7 +122,7 @@ func (c *Cluster) lapse() {
 // restore makes what the engine has lost: streams, buckets, and the program. Which chunks it has lost is found by
 // lookForChunks.
 func (c *Cluster) restore() {
-	ctx, cancel := context.WithTimeout(c.ctx, restoreTimeout)
+	ctx, cancel := context.WithTimeout(c.alive, restoreTimeout)
 	defer cancel()
 	if c.link.prepare(ctx) != nil || c.link.renew(ctx, c.job, c.lease) != nil {
 		return // the next look tries again
@@ -144,7 +144,7 @@ func (c *Cluster) lookForChunks() {
 				late = append(late, id)
 			}
 		}
-		if ch.stored && time.Since(ch.at) > lookAfter {
+		if ch.stored && !ch.resting && time.Since(ch.at) > lookAfter {
 			suspects = append(suspects, id)
 		}
 	}
@@ -156,7 +156,7 @@ func (c *Cluster) lookForChunks() {
 	if len(suspects) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, 3*lookAfter) // the lease has to be renewed again in time
+	ctx, cancel := context.WithTimeout(c.ctx, 3*lookAfter)
 	there, err := c.link.pending(ctx, c.job)
 	cancel()
 	if errors.Is(err, errNotPrepared) {
@@ -171,7 +171,7 @@ func (c *Cluster) lookForChunks() {
 	for _, id := range suspects {
 		ch := c.chunks[id]
 		switch {
-		case ch == nil:
+		case ch == nil || ch.resting:
 		case there[id]:
 			ch.at = time.Now()
 		case !ch.missing:
@@ -214,7 +214,7 @@ func (c *Cluster) agentSays(id string, data []byte) {
 		c.slots += p.slots()
 	} else {
 		delete(c.present, id)
-		maps.DeleteFunc(c.refusals, func(r refusal, _ bool) bool { return r.agent == id })
+		maps.DeleteFunc(c.refusals, func(r refusal, _ time.Time) bool { return r.agent == id })
 	}
 	c.poke()
 }

@@ -29,8 +29,8 @@ type Program struct {
 	GOARCH string // the processor that it is for, as Go names it
 	Name   string // of the file, without its directory; for people
 
-	// NotAfter is the last moment at which agents start it, to the second. The zero time means
-	// that there is none.
+	// NotAfter is the last moment at which agents begin with a job of it, to the second; what has begun goes on. The zero time
+	// means that there is none.
 	NotAfter time.Time
 
 	// Functions are those that may be called. None means all that the program has.

@@ -83,7 +83,7 @@ func Setup(ctx context.Context, cfg SetupConfig) error {
 		for _, platform := range cfg.Platforms {
 			if err := l.plant(ctx, platform, user); err != nil {
 				err = blame(ctx, err)
-				if ctx.Err() != nil {
+				if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 					err = fmt.Errorf("the servers do not answer; if they are a cluster, are all of them there, with different names? %w", err)
 				}
 				return fmt.Errorf("cluster: set up user %s and platform %s: %w", user, platform, err)

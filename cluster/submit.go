@@ -209,15 +209,26 @@ func (c *Cluster) failed(id uint64, err error) {
 // refusal is that an agent does not run calls of a function.
 type refusal struct{ agent, function string }
 
-// refused has other agents get a chunk that one does not run, unless all that are there have refused that function: one that lacks a
-// key, or whose disk is full, would fail what the others run, and has time for more of it. c.mu is held.
+// refusalTime is for how long an agent that has refused calls counts as one that would again.
+const refusalTime = time.Minute
+
+// refused has other agents get a chunk that one does not run, unless all that are there have refused that function: one that
+// lacks a key, or whose disk is full, would fail what the others run, and has time for more of it. c.mu is held.
 func (c *Cluster) refused(id uint64, ch *sent, o *outcome) {
 	function := ch.e.b.Func()
+	r := refusal{o.From, function}
 	_, others := c.present[o.From] // whose news has come: that of others may be on its way too
-	others = !others
-	c.refusals[refusal{o.From, function}] = true
+	if others = !others; !others {
+		if time.Since(c.refusals[r]) > refusalTime {
+			ch.refused = 0
+			if c.cfg.Logger != nil {
+				c.cfg.Logger.Warn("an agent refuses calls, which others are to run", "agent", o.Agent, "function", function, "reason", o.Refused)
+			}
+		}
+		c.refusals[r] = time.Now()
+	}
 	for agent, p := range c.present {
-		others = others || p.slots() > 0 && !c.refusals[refusal{agent, function}]
+		others = others || p.slots() > 0 && time.Since(c.refusals[refusal{agent, function}]) > refusalTime
 	}
 	if !others {
 		c.failed(id, &RefusedError{o.Agent, o.Refused})
@@ -230,7 +241,7 @@ func (c *Cluster) refused(id uint64, ch *sent, o *outcome) {
 // pause is how long it takes until what could not be sent is sent again; each time that agents refuse it, twice as long, up to maxPauses.
 const (
 	pause     = 200 * time.Millisecond
-	maxPauses = 1 << 5
+	maxPauses = 1 << 3
 )
 
 // again sends what is left of a chunk once more, after a while. c.mu is held.
@@ -239,6 +250,11 @@ func (c *Cluster) again(id uint64) {
 	if ch == nil {
 		return
 	}
+	if ch.unwanted != nil {
+		c.ended(id)
+		return
+	}
+	ch.resting = true
 	time.AfterFunc(pause*time.Duration(min(1<<max(ch.refused-1, 0), maxPauses)), func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -366,14 +382,21 @@ func (c *Cluster) drop(why func(*entry) error) {
 		c.queued -= s.n
 		return true
 	})
-	var cancel []uint64
+	var cancel, resting []uint64
 	for id, ch := range c.chunks {
 		if err := why(ch.e); err != nil {
 			ch.unwant(err)
-			cancel = append(cancel, id)
+			if ch.resting {
+				resting = append(resting, id)
+			} else {
+				cancel = append(cancel, id)
+			}
 		}
 	}
-	c.withdraw(cancel)
+	c.withdraw(slices.Concat(cancel, resting)) // of those the server may have some all the same
+	for _, id := range resting {
+		c.ended(id)
+	}
 	c.unlocked(func() {
 		for _, s := range dropped {
 			for i := range s.n {
@@ -487,17 +510,14 @@ func (c *Cluster) onOutcome(data []byte) {
 				c.link.dropBlob(c.ctx, c.job, o.Blob)
 			}
 		})
+		if err != nil {
+			c.discard(o.Blob)
+		}
 		if c.chunks[o.Chunk] != ch {
 			return
 		}
 		if err != nil {
-			c.discard(o.Blob)
-			err = fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err)
-			if errors.Is(err, errNoBlob) {
-				c.retry(o.Chunk, err)
-			} else {
-				c.failed(o.Chunk, err)
-			}
+			c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
 			return
 		}
 		answers = got
