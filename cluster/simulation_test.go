@@ -440,6 +440,9 @@ func (s *simulation) leave(c *Cluster) {
 	if s.fault != nil || s.clones {
 		within = 3 * time.Minute // until all partitions have ended, and what was given to agents that are gone has come back
 	}
+	if s.fault != nil && s.slow > 0 { // until a slow agent that was cut off has done what another has answered
+		within = time.Hour
+	}
 	quiet := time.Now()
 	held, left := -1, -1
 	for held != 0 || left != 0 {
