@@ -172,7 +172,8 @@ type cost struct {
 }
 
 // Dial returns a Cluster, when it is connected. The errors say what is wrong with the
-// configuration, or that no server answers before ctx ends.
+// configuration, or that no server answers before ctx ends. Where that has no deadline, servers are given 10 seconds to be
+// reached, and 30 to make what there is not.
 func Dial(ctx context.Context, cfg Config) (*Cluster, error) {
 	if ctx == nil {
 		return nil, errors.New("cluster: Dial: the context is nil; pass context.Background()")

@@ -273,12 +273,21 @@ func (l *natsLink) prepare(ctx context.Context) error {
 	return blame(ctx, err)
 }
 
-// plantTime is how long servers may take to make what there is not.
-const plantTime = 5 * time.Second
+// plantTime is how long servers may take to make what there is not before they are asked again, and plantPatience how long
+// that goes on where the context has no deadline.
+const (
+	plantTime     = 5 * time.Second
+	plantPatience = 30 * time.Second
+)
 
-// plant makes what there is not. Servers that have no leader do not answer, or say that they are not available: they are given
-// until ctx ends, if it has a deadline.
+// plant makes what there is not. Servers that have no leader, or much to do, do not answer, or say that they are not available: they
+// are given until ctx ends, or plantPatience.
 func (l *natsLink) plant(ctx context.Context, platform, user string) error {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, plantPatience)
+		defer cancel()
+	}
 	for {
 		try, cancel := context.WithTimeout(ctx, plantTime)
 		err := plant(try, l.js, l.replicas, l.storage, platform, user)
@@ -288,7 +297,7 @@ func (l *natsLink) plant(ctx context.Context, platform, user string) error {
 			late = true
 			sleep(ctx, pause)
 		}
-		if _, bounded := ctx.Deadline(); !late || !bounded || ctx.Err() != nil {
+		if !late || ctx.Err() != nil {
 			return err
 		}
 	}
