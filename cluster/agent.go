@@ -127,7 +127,7 @@ type job struct {
 	lease    *lease    // that others read while they do not hold a.mu
 	unwanted []stretch // chunks that may still come, in order
 	refused  string    // why calls were refused last
-	began    time.Time // when calls of it came first
+	began    time.Time // when its program was found good first
 }
 
 // held is a chunk that the agent has.
@@ -218,7 +218,7 @@ func startAgent(ctx context.Context, cfg AgentConfig, within bool) (a *agent, er
 
 // connect returns a connection, as soon as there is a server.
 func (a *agent) connect(ctx context.Context) (*natsLink, error) {
-	to := access{a.cfg.URL, a.cfg.Credentials, a.cfg.TLS, append(slices.Clip(a.cfg.Options), tell(a.cfg.Logger))}
+	to := access{a.cfg.URL, a.cfg.Credentials, a.cfg.TLS, append(slices.Clip(a.cfg.Options), outages(a.cfg.Logger))}
 	for told := false; ; told = true {
 		l, err := connect(ctx, to, "multiproc agent "+a.cfg.Name, agentsInbox)
 		if err == nil || a.within || ctx.Err() != nil || !unreachable(err) {

@@ -42,8 +42,8 @@ func (a *agent) giveUp(ctx context.Context, c *chunk, m delivery) {
 // returnTime is how long an agent that ends tries to tell submitters what it gives back.
 const returnTime = time.Second
 
-// giveBack has another agent run what is left of a chunk after some answers, which took so long. The submitter sends it again: what the engine would hand
-// out once more counts as having been lost with an agent.
+// giveBack has another agent run what is left of a chunk after some answers, which took so long. The submitter sends it
+// again: what the engine would hand out once more counts as having been lost with an agent.
 func (a *agent) giveBack(c *chunk, m delivery, answers []byte, ran time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), returnTime)
 	defer cancel()

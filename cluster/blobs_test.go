@@ -252,17 +252,7 @@ func TestCancelledBehindOthers(t *testing.T) {
 		_, err := proctest.Echo.Map(ctx, c, [][]byte{bytes.Repeat([]byte("x"), 3*maxChunk)})
 		second <- err
 	}()
-	proctest.Eventually(t, proctest.Patience, "both chunks are with the server", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		stored := 0
-		for _, ch := range c.chunks {
-			if ch.stored {
-				stored++
-			}
-		}
-		return stored == 2
-	})
+	allStored(t, c, 2)
 	cancel()
 	select {
 	case err := <-second:

@@ -67,7 +67,7 @@ var ErrNoAgents = errors.New("no agent of the cluster can run this program")
 // ErrPoison is the error of a call after which one agent after the other was gone.
 var ErrPoison = errors.New("the call is given up, as each agent that had it was gone before it answered")
 
-// RefusedError is the error of calls that an agent did not run.
+// RefusedError is the error of calls that no agent runs: each that is there has refused them, this one last.
 type RefusedError struct {
 	Agent  string // its name
 	Reason string
@@ -235,7 +235,7 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 		return err
 	}
 	if c.cfg.Logger != nil {
-		options = append(slices.Clip(options), tell(c.cfg.Logger))
+		options = append(slices.Clip(options), outages(c.cfg.Logger))
 	}
 	l, err := connect(ctx, access{c.cfg.URL, c.cfg.Credentials, c.cfg.TLS, options}, "multiproc "+c.job, userInbox+c.cfg.User)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
 )
 
@@ -76,6 +77,23 @@ func TestNilContexts(t *testing.T) {
 	for what, err := range map[string]error{"Dial": err, "RunAgent": RunAgent(none, AgentConfig{URL: "nats://127.0.0.1:1"}), "Setup": Setup(none, SetupConfig{})} {
 		if err == nil || !strings.Contains(err.Error(), what+": the context is nil") {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestAgentSaysWhatIsWrong has a directory for programs that others may write to: that is an error, and
+// not something to wait for.
+func TestAgentSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for what, cfg := range map[string]AgentConfig{
+		"no server":   {AllowUnsigned: true},
+		"no trust":    {URL: "nats://127.0.0.1:1"},
+		"bad limit":   {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), CacheLimit: -1},
+		"bad pool":    {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{MaxTasks: -1}},
+		"bad workers": {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{Workers: -1}},
+	} {
+		if err := RunAgent(proctest.Within(t), cfg); err == nil {
+			t.Errorf("%s: no error", what)
 		}
 	}
 }

@@ -3,58 +3,13 @@
 package cluster
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"io"
 	"log/slog"
-	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
-	"github.com/seed84f35039/multiproc/internal/wire"
 )
-
-// runAgent runs an agent until the test ends, or it is told to end, which returns when it has.
-func runAgent(t *testing.T, cfg AgentConfig) (end func()) {
-	t.Helper()
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	cfg.CacheDir, cfg.Pool.Stderr = t.TempDir(), io.Discard
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- RunAgent(ctx, cfg) }() // ends when ctx does; waited for below
-	end = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(end)
-	return end
-}
-
-// dialServer returns a cluster on a server of its own.
-func dialServer(t *testing.T, cfg Config) (*Server, *Cluster) {
-	t.Helper()
-	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	cfg.URL = s.URL()
-	c, err := Dial(proctest.Within(t), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return s, c
-}
 
 // TestDrainGivesBackWhatWaits has an agent be told to end that runs one call while another waits for its slot: that one runs
 // on another agent, and the first call goes on.
@@ -95,341 +50,30 @@ func TestDrainGivesBackWhatWaits(t *testing.T) {
 	}
 }
 
-// TestRefusalsOfSome has an agent that lacks a key and one that does not: the calls run. When the second one has gone, they fail
-// with what the first one says.
-func TestRefusalsOfSome(t *testing.T) {
+// TestDrainsAreNoPoison has one agent after the other be ended while it runs a call, as when machines are replaced: the call
+// runs on the next one at once, and is not blamed.
+func TestDrainsAreNoPoison(t *testing.T) {
 	t.Parallel()
 	s, c := dialServer(t, Config{})
-	key, err := NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	there := func(n int) {
-		t.Helper()
-		proctest.Eventually(t, proctest.Patience, "as many agents are there as should be", func() bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return len(c.present) == n
-		})
-	}
-	end := runAgent(t, AgentConfig{URL: s.URL(), Name: "good", AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}})
-	there(1)
-	runAgent(t, AgentConfig{URL: s.URL(), Name: "bad", Trust: Trust{key.Public(): ""}, Pool: multiproc.PoolConfig{Workers: 4}})
-	there(2)
-	for i := range 20 {
-		if out, err := proctest.Square.Call(proctest.Within(t), c, i); out != i*i || err != nil {
-			t.Errorf("call %d: got %d, %v", i, out, err)
-		}
-	}
-	end()
-	there(1)
-	_, err = proctest.Square.Call(proctest.Within(t), c, 3)
-	if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Agent != "bad" {
-		t.Errorf("got %v", err)
-	}
-}
-
-// TestRefusedByWhom has agents refuse calls of whose being there the news has come, or not.
-func TestRefusedByWhom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(Config{AgentTimeout: time.Minute})
-		defer c.end()
-		var failed error
-		began := time.Now()
-		here := presence{Platform: here, Slots: 1}
-		refuse := func(by string) (again bool) {
-			t.Helper()
-			c.mu.Lock()
-			c.queue, c.queued, failed = nil, 0, nil
-			b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed = err }})
-			e := &entry{b: b, left: 1, stop: func() bool { return true }, since: began}
-			c.chunks[1] = &sent{span: span{e: e, n: 1}, answered: make([]bool, 1), left: 1}
-			c.refused(1, c.chunks[1], &outcome{Agent: by, From: by, Refused: "no"})
-			c.mu.Unlock()
-			time.Sleep(pause) // sleep: the clock is that of synctest
-			synctest.Wait()
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return len(c.queue) == 1 && failed == nil
-		}
-		if !refuse("a") {
-			t.Errorf("an agent that is not known to be there: %v", failed)
-		}
-		c.present["a"], c.present["b"], c.present["other"] = here, here, presence{Platform: "plan9-386", Slots: 1}
-		if !refuse("a") {
-			t.Errorf("one of two: %v", failed)
-		}
-		if refuse("b") || failed == nil {
-			t.Errorf("both: %v", failed)
-		}
-		c.agentSays("a", nil)
-		c.present["c"] = here
-		if !refuse("b") {
-			t.Errorf("another has come: %v", failed)
-		}
-		if refuse("c") || failed == nil {
-			t.Errorf("both again: %v", failed)
-		}
-		time.Sleep(refusalTime) // sleep: the clock is that of synctest
-		if !refuse("b") {
-			t.Errorf("the refusal of the other one was long ago: %v", failed)
-		}
-	})
-}
-
-// TestRefusedBesideABusyAgent has a call be refused for as long as the agent that runs it is busy: it is not taken to be lost. Another
-// one that is cancelled meanwhile is answered at once.
-func TestRefusedBesideABusyAgent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(Config{AgentTimeout: time.Minute})
-		defer c.end()
-		c.link = &refusing{c: c}
-		c.present["bad"], c.present["busy"] = presence{Platform: here, Slots: 1}, presence{Platform: here, Slots: 1}
-		c.slots = 2
-		c.cost("f").ran = time.Second
-		failed := make(chan error, 2)
-		ctx, cancel := context.WithCancel(t.Context())
-		for _, ctx := range []context.Context{t.Context(), ctx} {
-			b := multiproc.NewRawBatch(ctx, multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed <- err }})
-			if err := c.Submit(b); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var going sync.WaitGroup
-		going.Go(c.send) // ends with c.ctx
-		for range 100 {
-			time.Sleep(lookEvery) // sleep: the clock is that of synctest
-			c.lookForChunks()
-		}
-		if len(failed) > 0 {
-			t.Fatalf("got %v", <-failed)
-		}
-		for resting := false; !resting; { // all of them
-			time.Sleep(pause / 10) // sleep: the clock is that of synctest
-			c.mu.Lock()
-			resting = len(c.chunks) == 2
-			for _, ch := range c.chunks {
-				resting = resting && ch.resting
-			}
-			c.mu.Unlock()
-		}
-		cancel()
-		synctest.Wait()
-		if len(failed) != 1 {
-			t.Fatal("the call that was cancelled waits until it would be sent again")
-		}
-		proctest.WantErr(t, <-failed, context.Canceled)
-		c.end()
-		going.Wait()
-	})
-}
-
-// refusing is a link to an engine whose only agent with a free slot is one that refuses all.
-type refusing struct {
-	goneLink
-	c *Cluster
-}
-
-func (r *refusing) submit(_ string, id uint64, _ []byte, stored func(error)) error {
-	time.AfterFunc(time.Millisecond, func() {
-		stored(nil)
-		data, _ := encodeOutcome(&outcome{Chunk: id, Agent: "bad", From: "bad", Refused: "no"})
-		r.c.onOutcome(data)
-	})
-	return nil
-}
-
-func (r *refusing) pending(context.Context, string) (map[uint64]bool, error) { return nil, nil }
-func (r *refusing) tell(string, []byte)                                      {}
-func (r *refusing) life() context.Context                                    { return context.Background() }
-
-// TestRunsOnAfterNotAfter has a program be signed until a moment at which a job of it is running.
-func TestRunsOnAfterNotAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		key, err := NewKey()
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := Program{Hash: strings.Repeat("1", 64), Size: 1, Name: "p", NotAfter: time.Now().Add(time.Hour)}
-		p.GOOS, p.GOARCH, _ = strings.Cut(here, "-")
-		l := &lease{Program: p, Signed: Sign(p, key)}
-		a := newAgent(AgentConfig{Trust: Trust{key.Public(): ""}, Pool: multiproc.PoolConfig{Workers: 1}}, false)
-		defer a.end()
-		for _, job := range []string{"early", "late"} {
-			a.jobOf(job).lease = l
-		}
-		admitted := func(job string) error {
-			began := a.began(job)
-			_, err := a.admit(l, "f", began)
-			if err == nil {
-				a.begins(job, l, began)
-			}
-			return err
-		}
-		if err := admitted("early"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Hour) // sleep: the clock is that of synctest
-		if err := admitted("early"); err != nil {
-			t.Errorf("the job that began in time: %v", err)
-		}
-		for _, job := range []string{"late", "unknown"} {
-			if _, expired := errors.AsType[*ExpiredError](admitted(job)); !expired {
-				t.Errorf("a job that is %s: %v", job, admitted(job))
-			}
-		}
-		other := *l
-		other.Program.Hash = strings.Repeat("2", 64)
-		other.Signed = Sign(other.Program, key)
-		data, err := wire.Encode(nil, &other)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.onLease("early", data)
-		l = a.jobs["early"].lease
-		if _, expired := errors.AsType[*ExpiredError](admitted("early")); !expired {
-			t.Errorf("another program of a job that began in time: %v", admitted("early"))
-		}
-	})
-}
-
-// TestAgentTimeoutOfEach has calls be submitted while there is no agent, one a while after the other: each waits for as long.
-func TestAgentTimeoutOfEach(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(Config{AgentTimeout: time.Minute})
-		defer c.end()
-		c.link = &goneLink{}
-		var failed [2]error
-		submit := func(i int) {
-			b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed[i] = err }})
-			e := &entry{b: b, left: 1, stop: func() bool { return true }, since: time.Now()}
-			c.queue, c.queued, c.open = append(c.queue, span{e: e, n: 1}), c.queued+1, c.open+1
-		}
-		look := func(after time.Duration, want ...bool) {
-			t.Helper()
-			time.Sleep(after) // sleep: the clock is that of synctest
-			c.lookForAgents()
-			for i, want := range want {
-				if errors.Is(failed[i], ErrNoAgents) != want {
-					t.Errorf("call %d: %v", i, failed[i])
-				}
-			}
-		}
-		submit(0)
-		look(59*time.Second, false)
-		submit(1)
-		look(2*time.Second, true, false)
-		look(57*time.Second, true, false)
-		look(2*time.Second, true, true)
-		if c.open != 0 || c.queued != 0 || len(c.queue) != 0 {
-			t.Errorf("%d calls are open, %d wait", c.open, c.queued)
-		}
-	})
-}
-
-// TestShutdownInTheMidstOfALook has Shutdown be called in the moment in which one of four lost calls is given up: the others
-// are answered too.
-func TestShutdownInTheMidstOfALook(t *testing.T) {
-	t.Parallel()
-	_, c := dialServer(t, Config{})
-	answered, down := make(chan error, 3), make(chan error, 1)
-	submit := func(fail func(error)) {
-		b := multiproc.NewRawBatch(context.Background(), multiproc.RawCalls{
-			Func: proctest.Square.Name(), Args: [][]byte{{}}, Fail: func(_ int, err error) { fail(err) }, Return: func(int, int, [][]byte) { fail(nil) },
-		})
-		if err := c.Submit(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range cap(answered) {
-		submit(func(err error) { answered <- err })
-	}
-	begun := make(chan struct{})
-	submit(func(error) {
-		go func() { // ends with Shutdown; waited for below
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel()
-			close(begun)
-			down <- c.Shutdown(ctx)
-		}()
-		<-begun
-	})
-	proctest.Eventually(t, proctest.Patience, "all chunks are with the server", func() bool {
+	gate := proctest.NewGate(t)
+	fut := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
+	const drains = maxDeliveries + maxBegun + 2
+	for i := range drains {
+		end := runAgent(t, AgentConfig{URL: s.URL(), AllowUnsigned: true, Grace: time.Millisecond, Pool: multiproc.PoolConfig{Workers: 1}})
+		v := gate.Next()
 		c.mu.Lock()
-		defer c.mu.Unlock()
-		stored := 0
-		for _, ch := range c.chunks {
-			if ch.stored {
-				stored++
+		for id, ch := range c.chunks {
+			if ch.attempt != 0 || len(ch.begun) != 0 || id != uint64(i+1) {
+				t.Errorf("after %d drains: chunk %d, attempt %d, begun %v", i, id, ch.attempt, ch.begun)
 			}
 		}
-		return stored == 4
-	})
-	if err := c.link.(*natsLink).sent.Purge(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	c.mu.Lock()
-	c.chunks[4].attempt = maxAttempts - 1
-	c.mu.Unlock()
-	if err := <-down; !errors.Is(err, context.Canceled) {
-		t.Errorf("Shutdown: %v", err)
-	}
-	for range cap(answered) {
-		select {
-		case err := <-answered:
-			proctest.WantErr(t, err, multiproc.ErrClosed)
-		case <-proctest.Within(t).Done():
-			t.Fatal("a call is never answered")
+		c.mu.Unlock()
+		if i == drains-1 {
+			v.Release()
+			if out, err := fut.Wait(proctest.Within(t)); out != 9 || err != nil {
+				t.Errorf("got %d, %v", out, err)
+			}
 		}
+		end()
 	}
-}
-
-// TestOutageIsTold has a server end and come back: both are told to who wants to know.
-func TestOutageIsTold(t *testing.T) {
-	t.Parallel()
-	var said [2]said
-	server := ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()}
-	s, err := StartServer(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.Listen = strings.TrimPrefix(s.URL(), "nats://")
-	c, err := Dial(proctest.Within(t), Config{URL: s.URL(), Logger: slog.New(slog.NewTextHandler(&said[0], nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	runAgent(t, AgentConfig{URL: s.URL(), AllowUnsigned: true, Logger: slog.New(slog.NewTextHandler(&said[1], nil)), Pool: multiproc.PoolConfig{Workers: 1}})
-	if _, err := proctest.Square.Call(proctest.Within(t), c, 3); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	for i := range said {
-		proctest.Eventually(t, proctest.Patience, "the loss is told", func() bool { return said[i].has("lost the connection") })
-	}
-	if s, err = StartServer(server); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	for i := range said {
-		proctest.Eventually(t, proctest.Patience, "the return is told", func() bool { return said[i].has("connected again") })
-	}
-}
-
-// said is a log.
-type said struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buf.Write(p)
-}
-
-func (s *said) has(what string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Contains(s.buf.String(), what)
 }

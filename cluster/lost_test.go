@@ -5,8 +5,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"slices"
 	"strconv"
 	"testing"
@@ -17,20 +15,6 @@ import (
 	"github.com/seed84f35039/multiproc/internal/proctest"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
-
-// submitted waits until the server has the only chunk of c, and returns its number.
-func submitted(t *testing.T, c *Cluster) (id uint64) {
-	t.Helper()
-	proctest.Eventually(t, proctest.Patience, "the chunk is with the server", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for id = range c.chunks {
-			return c.chunks[id].stored
-		}
-		return false
-	})
-	return id
-}
 
 // TestFirstAnswerCounts has a second agent answer a call that was taken to be lost, before the first
 // one does, and nonsense come before that.
@@ -73,37 +57,17 @@ func TestFirstAnswerCounts(t *testing.T) {
 // TestLostChunk has the server lose what it has been sent: it is sent again.
 func TestLostChunk(t *testing.T) {
 	t.Parallel()
-	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c, err := Dial(proctest.Within(t), Config{URL: s.URL()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, c := dialServer(t, Config{})
 	fut := proctest.Square.Go(proctest.Within(t), c, 3)
 	submitted(t, c)
 	if err := c.link.(*natsLink).sent.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { // ends when ctx does; waited for below
-		ended <- RunAgent(ctx, AgentConfig{
-			URL: s.URL(), AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{Workers: 1},
-			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		})
-	}()
+	runAgent(t, AgentConfig{URL: s.URL(), AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}})
 	if out, err := fut.Wait(proctest.Within(t)); out != 9 || err != nil {
 		t.Errorf("got %d, %v", out, err)
 	}
 	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-	cancel()
-	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 }
@@ -112,15 +76,7 @@ func TestLostChunk(t *testing.T) {
 // fails before it is known which one it was.
 func TestPoisonIsFoundAmongOthers(t *testing.T) {
 	t.Parallel()
-	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c, err := Dial(proctest.Within(t), Config{URL: s.URL(), Pool: multiproc.PoolConfig{KillGrace: 50 * time.Millisecond}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, c := dialServer(t, Config{Pool: multiproc.PoolConfig{KillGrace: 50 * time.Millisecond}})
 	c.mu.Lock()
 	c.cost(proctest.Square.Name()).ran = time.Microsecond // so that they go together
 	c.mu.Unlock()
@@ -185,106 +141,13 @@ func TestPoisonIsFoundAmongOthers(t *testing.T) {
 	}
 }
 
-// TestDrainsAreNoPoison has one agent after the other be ended while it runs a call, as when machines are replaced: the call
-// runs on the next one at once, and is not blamed.
-func TestDrainsAreNoPoison(t *testing.T) {
-	t.Parallel()
-	s, err := StartServer(ServerConfig{Listen: "127.0.0.1:0", Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	c, err := Dial(proctest.Within(t), Config{URL: s.URL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	gate, dir := proctest.NewGate(t), t.TempDir()
-	fut := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
-	const drains = maxDeliveries + maxBegun + 2
-	for i := range drains {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		ended := make(chan error, 1)
-		go func() { // ends when ctx does; waited for below
-			ended <- RunAgent(ctx, AgentConfig{
-				URL: s.URL(), AllowUnsigned: true, CacheDir: dir, Grace: time.Millisecond, Pool: multiproc.PoolConfig{Workers: 1, Stderr: io.Discard},
-				Logger: slog.New(slog.DiscardHandler),
-			})
-		}()
-		v := gate.Next()
-		c.mu.Lock()
-		for id, ch := range c.chunks {
-			if ch.attempt != 0 || len(ch.begun) != 0 || id != uint64(i+1) {
-				t.Errorf("after %d drains: chunk %d, attempt %d, begun %v", i, id, ch.attempt, ch.begun)
-			}
-		}
-		c.mu.Unlock()
-		if i == drains-1 {
-			v.Release()
-			if out, err := fut.Wait(proctest.Within(t)); out != 9 || err != nil {
-				t.Errorf("got %d, %v", out, err)
-			}
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// goneLink is a link to servers that are gone.
-type goneLink struct {
-	submitterLink
-	given time.Duration // how long finish was waited for
-}
-
-func (d *goneLink) finish(ctx context.Context, _ string) error {
-	began := time.Now()
-	<-ctx.Done()
-	d.given = time.Since(began)
-	return ctx.Err()
-}
-
-func (d *goneLink) close() {}
-
-// TestShutdownWithoutServers has Shutdown be called where no server answers any more: it does not take much longer than its
-// context allows.
-func TestShutdownWithoutServers(t *testing.T) {
-	for what, given := range map[string]struct{ to, want time.Duration }{
-		"little time": {50 * time.Millisecond, 50*time.Millisecond + releaseTime}, "all the time": {time.Hour, finishTime},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			link := &goneLink{}
-			c := newCluster(Config{})
-			c.link = link
-			ctx, cancel := context.WithTimeout(t.Context(), given.to)
-			defer cancel()
-			if err := c.Shutdown(ctx); err == nil || link.given != given.want {
-				t.Errorf("%s: %v after %v, want an error after %v", what, err, link.given, given.want)
-			}
-		})
-	}
-}
-
-// TestTeardownAtTheEnd has workers of an agent within the process be torn down when it ends.
-func TestTeardownAtTheEnd(t *testing.T) {
-	t.Parallel()
-	log := proctest.LogFile(t)
-	c, err := Dial(proctest.Within(t), Config{Pool: multiproc.PoolConfig{Workers: 1, Teardown: proctest.Do.With(proctest.Task{X: 5, Log: log})}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := proctest.Square.Call(proctest.Within(t), c, 3); out != 9 || err != nil {
-		t.Errorf("got %d, %v", out, err)
-	}
-	proctest.Want(t, "teardowns before the end", len(proctest.ReadLog(t, log)), 0)
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-	proctest.Want(t, "teardowns", len(proctest.ReadLog(t, log)), 1)
+// TestCostOfCalls has an outcome not say how long its calls took: what is known of them stays.
+func TestCostOfCalls(t *testing.T) {
+	var k cost
+	k.note(2, 2*time.Second)
+	k.note(5, 0)
+	k.note(0, time.Hour)
+	proctest.Want(t, "the time of a call", k.ran, time.Second)
 }
 
 // TestOrphans has the engine keep chunks whose calls were sent anew: they are withdrawn, but not those that were there only once,
@@ -300,21 +163,38 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// TestAgentSaysWhatIsWrong has a directory for programs that others may write to: that is an error, and
-// not something to wait for.
-func TestAgentSaysWhatIsWrong(t *testing.T) {
-	t.Parallel()
-	for what, cfg := range map[string]AgentConfig{
-		"no server":   {AllowUnsigned: true},
-		"no trust":    {URL: "nats://127.0.0.1:1"},
-		"bad limit":   {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), CacheLimit: -1},
-		"bad pool":    {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{MaxTasks: -1}},
-		"bad workers": {URL: "nats://127.0.0.1:1", AllowUnsigned: true, CacheDir: t.TempDir(), Pool: multiproc.PoolConfig{Workers: -1}},
-	} {
-		if err := RunAgent(proctest.Within(t), cfg); err == nil {
-			t.Errorf("%s: no error", what)
+// TestAgentTimeoutOfEach has calls be submitted while there is no agent, one a while after the other: each waits for as long.
+func TestAgentTimeoutOfEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(Config{AgentTimeout: time.Minute})
+		defer c.end()
+		c.link = &goneLink{}
+		var failed [2]error
+		submit := func(i int) {
+			b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed[i] = err }})
+			e := &entry{b: b, left: 1, stop: func() bool { return true }, since: time.Now()}
+			c.queue, c.queued, c.open = append(c.queue, span{e: e, n: 1}), c.queued+1, c.open+1
 		}
-	}
+		look := func(after time.Duration, want ...bool) {
+			t.Helper()
+			time.Sleep(after) // sleep: the clock is that of synctest
+			c.lookForAgents()
+			for i, want := range want {
+				if errors.Is(failed[i], ErrNoAgents) != want {
+					t.Errorf("call %d: %v", i, failed[i])
+				}
+			}
+		}
+		submit(0)
+		look(59*time.Second, false)
+		submit(1)
+		look(2*time.Second, true, false)
+		look(57*time.Second, true, false)
+		look(2*time.Second, true, true)
+		if c.open != 0 || c.queued != 0 || len(c.queue) != 0 {
+			t.Errorf("%d calls are open, %d wait", c.open, c.queued)
+		}
+	})
 }
 
 // TestBatchesShareMessages has calls be handed to workers one by one, but not be sent so.

@@ -117,29 +117,73 @@ const inStore = "what the object store has"
 // error is nil. The error is an [*AlteredError] if the object is another one. It ends with ctx, or when nothing has come for
 // idle.
 func download(ctx context.Context, store jetstream.ObjectStore, p Program, w io.Writer, idle time.Duration) (nuid string, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(idle, func() { cancel(errStalled) })
-	defer watch.Stop()
-	object, err := store.Get(impatient{ctx}, p.Hash)
+	object, err := openObject(ctx, store, p.Hash, idle)
 	if err != nil {
-		return "", blame(ctx, err)
+		return "", err
 	}
-	defer object.Close()
-	info, err := object.Info()
-	if err != nil {
-		return "", blame(ctx, err)
+	defer object.close()
+	nuid = object.info.NUID
+	if object.info.Size != uint64(p.Size) {
+		return nuid, &AlteredError{Program: p, Where: inStore, Size: int64(object.info.Size)}
 	}
-	if info.Size != uint64(p.Size) {
-		return info.NUID, &AlteredError{Program: p, Where: inStore, Size: int64(info.Size)}
-	}
-	source := verify(patient{ctx, object, func() { watch.Reset(idle) }}, p, inStore)
+	source := verify(object, p, inStore)
 	_, err = io.Copy(w, source)
-	if errors.Is(err, jetstream.ErrDigestMismatch) && ctx.Err() == nil {
+	if errors.Is(err, jetstream.ErrDigestMismatch) && object.ctx.Err() == nil {
 		// The store's own check, whose reader keeps the end from verifier.
 		err = &AlteredError{Program: p, Where: inStore, Hash: hex.EncodeToString(source.hash.Sum(nil)), Size: source.size}
 	}
-	return info.NUID, blame(ctx, err)
+	return nuid, blame(object.ctx, err)
+}
+
+// object is one of an object store that is being read. It takes as long as it takes, where the client gives all of it five seconds.
+type object struct {
+	info   *jetstream.ObjectInfo
+	result jetstream.ObjectResult
+	ctx    context.Context // ends too when nothing has come for idle
+	cancel context.CancelCauseFunc
+	idle   time.Duration
+	watch  *time.Timer
+}
+
+// openObject returns an object, which is read until ctx ends, or nothing has come for idle.
+func openObject(ctx context.Context, store jetstream.ObjectStore, name string, idle time.Duration) (*object, error) {
+	o := &object{idle: idle}
+	o.ctx, o.cancel = context.WithCancelCause(ctx)
+	o.watch = time.AfterFunc(idle, func() { o.cancel(errStalled) })
+	var err error
+	if o.result, err = store.Get(impatient{o.ctx}, name); err == nil {
+		o.info, err = o.result.Info()
+	}
+	if err != nil {
+		err = blame(o.ctx, err)
+		o.close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// Read goes on after the deadlines of impatient.
+func (o *object) Read(b []byte) (int, error) {
+	for {
+		n, err := o.result.Read(b)
+		if n > 0 {
+			o.watch.Reset(o.idle)
+		}
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if o.ctx.Err() != nil {
+			return 0, context.Cause(o.ctx)
+		}
+	}
+}
+
+func (o *object) close() {
+	o.watch.Stop()
+	if o.result != nil {
+		o.result.Close()
+	}
+	o.cancel(nil)
 }
 
 var errStalled = errors.New("nothing has come from the object store for too long")
@@ -160,25 +204,3 @@ const lookUp = 100 * time.Millisecond
 
 // Deadline says when to look up the next time.
 func (c impatient) Deadline() (time.Time, bool) { return time.Now().Add(lookUp), true }
-
-// patient goes on reading after deadlines until the context has ended.
-type patient struct {
-	ctx      context.Context
-	r        io.Reader
-	progress func()
-}
-
-func (p patient) Read(b []byte) (int, error) {
-	for {
-		n, err := p.r.Read(b)
-		if n > 0 {
-			p.progress()
-		}
-		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-		if p.ctx.Err() != nil {
-			return 0, context.Cause(p.ctx)
-		}
-	}
-}
