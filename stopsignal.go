@@ -10,7 +10,7 @@ import (
 )
 
 // A Stopper is an executor that can be stopped in the midst of its work: [Threads],
-// [Processes], [Pool].
+// [Processes], [Pool], and cluster.Cluster.
 type Stopper interface {
 	// Stop refuses new calls, answers those that have not begun with ErrClosed, and waits for
 	// those that run. When ctx ends first they are given up and their workers killed.

@@ -126,6 +126,7 @@ type job struct {
 	said     []byte    // the lease, encoded
 	lease    *lease    // that others read while they do not hold a.mu
 	unwanted []stretch // chunks that may still come, in order
+	stopped  bool      // all that may still come are to be given back
 	refused  string    // why calls were refused last
 	began    time.Time // when its program was found good first
 }
@@ -135,6 +136,7 @@ type held struct {
 	msg    delivery
 	cancel context.CancelCauseFunc
 	said   time.Time // when the engine heard last that the agent has it
+	begun  bool      // its calls run
 }
 
 // RunAgent runs calls of the cluster's programs until ctx ends. Then it takes no more, waits for

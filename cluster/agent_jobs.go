@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -15,7 +16,7 @@ func (a *agent) onLease(name string, data []byte) {
 	defer a.mu.Unlock()
 	if data == nil {
 		delete(a.jobs, name)
-		a.drop(name, func(uint64) bool { return true })
+		a.drop(name, errWithdrawn, func(uint64, *held) bool { return true })
 	} else if j := a.jobs[name]; j != nil && bytes.Equal(j.said, data) {
 		return // as ever
 	} else if l, err := decodeLease(data); err == nil {
@@ -30,13 +31,27 @@ func (a *agent) onLease(name string, data []byte) {
 // errWithdrawn is why calls end that nobody wants any more.
 var errWithdrawn = errors.New("the submitter does not want the call any more")
 
+// errStopped is why chunks are given back that have not begun.
+var errStopped = errors.New("the submitter has been stopped")
+
 // drop ends chunks of a job. a.mu is held.
-func (a *agent) drop(job string, which func(id uint64) bool) {
+func (a *agent) drop(job string, why error, which func(id uint64, h *held) bool) {
 	for at, h := range a.held {
-		if at.job == job && which(at.id) {
-			h.cancel(errWithdrawn)
+		if at.job == job && which(at.id, h) {
+			h.cancel(why)
 		}
 	}
+}
+
+// begin notes that the calls of a chunk are about to run, and reports whether they still may.
+func (a *agent) begin(ctx context.Context, at place) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	a.held[at].begun = true
+	return true
 }
 
 // jobOf returns what is known of a job. a.mu is held.
@@ -68,8 +83,12 @@ func (a *agent) onControl(name string, data []byte) {
 		}
 	}
 	list = join(nil, list)
-	a.drop(name, func(id uint64) bool { return within(list, id) })
+	a.drop(name, errWithdrawn, func(id uint64, _ *held) bool { return within(list, id) })
+	if c.Stop {
+		a.drop(name, errStopped, func(_ uint64, h *held) bool { return !h.begun })
+	}
 	if j := a.jobs[name]; j != nil {
+		j.stopped = j.stopped || c.Stop
 		if j.unwanted = join(j.unwanted, list); len(j.unwanted) > maxUnwanted {
 			j.unwanted = list
 		}

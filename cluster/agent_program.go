@@ -117,9 +117,6 @@ func (a *agent) hirePool(l *natsLink, job string, program Program, t *terms) (wo
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = restAfter
 	}
-	if cfg.KillGrace == 0 {
-		cfg.KillGrace = defaultKillGrace
-	}
 	cfg = t.apply(cfg)
 	cfg.Command = []string{path}
 	a.cfg.Logger.Info("runs a program", "name", program.Name, "hash", program.Hash, "user", userOf(job))

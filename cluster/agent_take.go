@@ -148,12 +148,14 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		m.back(ackWait / 4) // it was given to this agent once more, which is at it
 		return
 	}
-	a.held[at] = &held{m, cancel, time.Now()}
+	a.held[at] = &held{msg: m, cancel: cancel, said: time.Now()}
 	var terms *lease
 	if known := a.jobs[c.Job]; known != nil {
 		terms = known.lease
 		if within(known.unwanted, c.ID) {
 			cancel(errWithdrawn)
+		} else if known.stopped {
+			cancel(errStopped)
 		}
 	}
 	a.mu.Unlock()
@@ -242,7 +244,11 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 			a.giveUp(ctx, &c, m)
 			return
 		}
-		a.say(ctx, &c, m, &outcome{Begun: true}, false)
+		a.tell(ctx, &c, m, &outcome{Begun: true}, false) // fails when ctx has ended, as begin does
+	}
+	if !a.begin(ctx, at) {
+		a.giveUp(ctx, &c, m)
+		return
 	}
 	a.run(ctx, &c, m, pool, each)
 }

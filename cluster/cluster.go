@@ -121,18 +121,23 @@ type Cluster struct {
 	alone    time.Time             // since when there has been no agent
 	open     int                   // calls submitted and not answered
 	last     time.Time             // when one was answered last
-	closing  bool
-	empty    chan struct{}   // closed when open is 0, once closing
-	closed   chan struct{}   // closed when release has ended
-	closeErr error           // read after that
-	more     chan struct{}   // has an element when send has something to look at
-	unstored int             // chunks sent that the server has not acknowledged
-	strays   map[uint64]bool // chunks that the server had when it was asked last, and that were not waited for
-	litter   []string        // blobs that nobody is to get any more
-	lapsed   time.Time       // when what was sent before may have been lost without any call being to blame
+	closing  bool                  // Submit refuses calls
+	ending   bool                  // somebody waits for those that are open
+	stopped  bool                  // what no agent has begun is answered with ErrClosed
+	empty    chan struct{}         // closed when open is 0, once closing
+	closed   chan struct{}         // closed when release has ended
+	closeErr error                 // read after that
+	more     chan struct{}         // has an element when send has something to look at
+	unstored int                   // chunks sent that the server has not acknowledged
+	strays   map[uint64]bool       // chunks that the server had when it was asked last, and that were not waited for
+	litter   []string              // blobs that nobody is to get any more
+	lapsed   time.Time             // when what was sent before may have been lost without any call being to blame
 }
 
-var _ multiproc.Executor = (*Cluster)(nil)
+var (
+	_ multiproc.Executor = (*Cluster)(nil)
+	_ multiproc.Stopper  = (*Cluster)(nil)
+)
 
 // span is calls of a batch that are to be sent.
 type span struct {
@@ -381,27 +386,47 @@ func (c *Cluster) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return errors.New("cluster: Shutdown: the context is nil; pass context.Background()")
 	}
-	return c.shutdown(ctx, 0)
+	return c.shutdown(ctx, 0, false)
+}
+
+// Stop implements [multiproc.Stopper]: calls that no agent has begun get ErrClosed, those that run are waited for as by
+// Shutdown. Calls that agents have been sent together with one that runs count as begun, which is about 20 ms of work.
+func (c *Cluster) Stop(ctx context.Context) error {
+	if ctx == nil {
+		return errors.New("cluster: Stop: the context is nil; pass context.Background()")
+	}
+	c.mu.Lock()
+	c.closing, c.stopped = true, true
+	c.tellStopped()
+	c.poke()
+	c.mu.Unlock()
+	return c.shutdown(ctx, 0, true)
 }
 
 // Close implements [multiproc.Executor]: it waits until every call has ended, but not for longer
 // than KillGrace after the last one did.
-func (c *Cluster) Close() error { return c.shutdown(context.Background(), c.cfg.Pool.KillGrace) }
+func (c *Cluster) Close() error { return c.shutdown(context.Background(), c.cfg.Pool.KillGrace, false) }
 
 var errNoProgress = errors.New("no call ended in time")
 
-func (c *Cluster) shutdown(ctx context.Context, stall time.Duration) error {
+// shutdown waits for what is open and releases everything. Only the first one does; others wait for it, and if they insist it
+// waits no longer either when their context ends.
+func (c *Cluster) shutdown(ctx context.Context, stall time.Duration, insist bool) error {
 	c.mu.Lock()
-	if c.closing {
+	if c.ending {
 		c.mu.Unlock()
 		select {
 		case <-c.closed:
 			return c.closeErr
 		case <-ctx.Done():
+			if insist {
+				c.abandon(multiproc.ErrClosed)
+				<-c.closed // bounded, as there is nothing left but to release
+			}
 			return context.Cause(ctx)
 		}
 	}
-	c.closing, c.last = true, time.Now()
+	c.ending, c.closing, c.last = true, true, time.Now()
 	c.check()
 	c.mu.Unlock()
 	cause := c.drain(ctx, stall)

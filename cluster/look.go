@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
@@ -69,11 +70,17 @@ func (c *Cluster) lookForAgents() {
 		c.alone = time.Now()
 		return
 	}
-	since := time.Now().Add(-c.cfg.AgentTimeout)
+	timeout, err := c.cfg.AgentTimeout, error(nil)
+	if c.stopped { // nobody runs any of them
+		timeout, err = min(timeout, lookEvery), multiproc.ErrClosed
+	}
+	since := time.Now().Add(-timeout)
 	if c.alone.After(since) {
 		return
 	}
-	err := c.noAgents()
+	if err == nil {
+		err = c.noAgents()
+	}
 	waited := func(e *entry) error {
 		if e.since.After(since) {
 			return nil
@@ -149,6 +156,9 @@ func (c *Cluster) lookForChunks() {
 		}
 	}
 	c.withdraw(unwanted)
+	if c.stopped {
+		c.tellStopped()
+	}
 	for _, id := range late { // no agent has taken it, as all have much to do, or the one that has is cut off
 		c.ended(id)
 	}

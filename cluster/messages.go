@@ -217,6 +217,7 @@ func inOrder(answers []answer) {
 // control is what a submitter tells agents at once.
 type control struct {
 	Cancel []uint64 // chunks that are not wanted any more: the first and the last of each stretch of them
+	Stop   bool     // chunks that have not begun are to be given back, now and from now on
 }
 
 // stretch is chunks with numbers one after the other.

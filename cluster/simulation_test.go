@@ -326,12 +326,7 @@ type outcomeOf struct {
 func simulate(t *testing.T, sc *scenario, seed uint64, agents, calls int) (o outcomeOf) {
 	real := time.Now()
 	synctest.Test(t, func(t *testing.T) {
-		s := &simulation{
-			scenario: sc, t: t, seed: seed, calls: calls, e: newEngine(seed), rng: rand.New(rand.NewPCG(seed, 2)),
-			ran: make([]atomic.Int32, calls),
-		}
-		var end context.CancelFunc
-		s.faults, end = context.WithCancel(context.Background())
+		s, end := newSimulation(t, sc, seed, calls)
 		defer s.e.stop()
 		c := s.submitter()
 		for range agents {
@@ -345,6 +340,16 @@ func simulate(t *testing.T, sc *scenario, seed uint64, agents, calls int) (o out
 	})
 	o.real = time.Since(real)
 	return o
+}
+
+// newSimulation returns a simulation without agents, and what ends its faults.
+func newSimulation(t *testing.T, sc *scenario, seed uint64, calls int) (s *simulation, end context.CancelFunc) {
+	s = &simulation{
+		scenario: sc, t: t, seed: seed, calls: calls, e: newEngine(seed), rng: rand.New(rand.NewPCG(seed, 2)),
+		ran: make([]atomic.Int32, calls),
+	}
+	s.faults, end = context.WithCancel(context.Background())
+	return s, end
 }
 
 // run has the calls run and looks at what comes of it.

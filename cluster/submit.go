@@ -17,6 +17,10 @@ func (c *Cluster) send() {
 	for {
 		c.mu.Lock()
 		sent := false
+		if c.stopped && len(c.queue) > 0 {
+			closed := func(*entry) error { return multiproc.ErrClosed }
+			c.failSpans(c.dequeue(closed), closed)
+		}
 		if len(c.queue) > 0 && c.room() {
 			sent = true
 			c.sendNext()
@@ -337,10 +341,8 @@ func (c *Cluster) failAll(why func(*entry) error) {
 	}
 }
 
-// drop answers the calls that wait of entries for which there is an error, and has agents end those that
-// they have, which are answered when that has been done. c.mu is held.
-func (c *Cluster) drop(why func(*entry) error) {
-	var dropped []span
+// dequeue takes the calls that wait of entries for which there is an error out of the queue. c.mu is held.
+func (c *Cluster) dequeue(why func(*entry) error) (dropped []span) {
 	c.queue = slices.DeleteFunc(c.queue, func(s span) bool {
 		if why(s.e) == nil {
 			return false
@@ -349,6 +351,27 @@ func (c *Cluster) drop(why func(*entry) error) {
 		c.queued -= s.n
 		return true
 	})
+	return dropped
+}
+
+// failSpans answers calls that are nowhere any more. c.mu is held, but not all the time.
+func (c *Cluster) failSpans(dropped []span, why func(*entry) error) {
+	c.unlocked(func() {
+		for _, s := range dropped {
+			for i := range s.n {
+				s.e.b.Fail(s.i+i, 0, why(s.e))
+			}
+		}
+	})
+	for _, s := range dropped {
+		c.settled(s.e, s.n)
+	}
+}
+
+// drop answers the calls that wait of entries for which there is an error, and has agents end those that
+// they have, which are answered when that has been done. c.mu is held, but not all the time.
+func (c *Cluster) drop(why func(*entry) error) {
+	dropped := c.dequeue(why)
 	var cancel, resting []uint64
 	for id, ch := range c.chunks {
 		if err := why(ch.e); err != nil {
@@ -364,16 +387,7 @@ func (c *Cluster) drop(why func(*entry) error) {
 	for _, id := range resting {
 		c.ended(id)
 	}
-	c.unlocked(func() {
-		for _, s := range dropped {
-			for i := range s.n {
-				s.e.b.Fail(s.i+i, 0, why(s.e))
-			}
-		}
-	})
-	for _, s := range dropped {
-		c.settled(s.e, s.n)
-	}
+	c.failSpans(dropped, why)
 }
 
 // unwant says that agents are to end a chunk, and what its calls get then. Its caller tells them.
@@ -421,5 +435,12 @@ func (c *Cluster) withdraw(ids []uint64) {
 		if data, err := wire.Encode(nil, &m); err == nil {
 			c.link.tell(c.job, data) // look says it again
 		}
+	}
+}
+
+// tellStopped has agents give back what they have not begun. c.mu is held.
+func (c *Cluster) tellStopped() {
+	if data, err := wire.Encode(nil, &control{Stop: true}); err == nil {
+		c.link.tell(c.job, data) // look says it again
 	}
 }

@@ -1,0 +1,162 @@
+//go:build unix
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed84f35039/multiproc"
+	"github.com/seed84f35039/multiproc/internal/proctest"
+)
+
+// TestStop has a cluster be stopped while one call runs: those that wait, wherever that is, end at once, and that one goes on.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	for where, dial := range map[string]func(t *testing.T) *Cluster{
+		"embedded": func(t *testing.T) *Cluster {
+			c, err := Dial(proctest.Within(t), Config{Pool: multiproc.PoolConfig{Workers: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			return c
+		},
+		"over a server": func(t *testing.T) *Cluster {
+			s, c := dialServer(t, Config{})
+			runAgent(t, AgentConfig{URL: s.URL(), AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}})
+			return c
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t)
+			if _, err := proctest.Square.Map(proctest.Within(t), c, proctest.Numbers(1000)); err != nil { // so that it asks for more than it has slots
+				t.Fatal(err)
+			}
+			gate := proctest.NewGate(t)
+			runs := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
+			v := gate.Next()
+			log := proctest.LogFile(t)
+			var wait []*multiproc.Future[int]
+			for i := range 20 { // at the agent, with the server, and here
+				wait = append(wait, proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: i, Log: log}))
+			}
+			allStored(t, c, 4)
+			stopped := make(chan error, 1)
+			go func() { stopped <- c.Stop(proctest.Within(t)) }() // ends with the call; waited for below
+			for i, fut := range wait {
+				if _, err := fut.Wait(proctest.Within(t)); !errors.Is(err, multiproc.ErrClosed) {
+					t.Errorf("call %d, which waited: got %v", i, err)
+				}
+			}
+			if _, err := proctest.Square.Call(proctest.Within(t), c, 3); !errors.Is(err, multiproc.ErrClosed) {
+				t.Errorf("a new call: got %v", err)
+			}
+			select {
+			case err := <-stopped:
+				t.Errorf("Stop does not wait for the call that runs: %v", err)
+			default:
+			}
+			v.Release()
+			if out, err := runs.Wait(proctest.Within(t)); out != 9 || err != nil {
+				t.Errorf("the call that ran: got %d, %v", out, err)
+			}
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
+			if ran := proctest.Runs(t, log); len(ran) > 0 {
+				t.Errorf("calls that waited have run: %v", ran)
+			}
+		})
+	}
+}
+
+// TestStopInsists has Close wait for a call that hangs, and Stop come after it: Close waits no longer either when there is no
+// time left.
+func TestStopInsists(t *testing.T) {
+	t.Parallel()
+	c, err := Dial(proctest.Within(t), Config{Pool: multiproc.PoolConfig{Workers: 1, KillGrace: time.Hour}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := proctest.NewGate(t)
+	runs := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path, Deaf: true})
+	v := gate.Next()
+	var closing sync.WaitGroup
+	closing.Go(func() { c.Close() }) // ends when Stop does; waited for below
+	proctest.Eventually(t, proctest.Patience, "Close waits", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.ending
+	})
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errEnough)
+	if err := c.Stop(ctx); !errors.Is(err, errEnough) {
+		t.Errorf("Stop: got %v", err)
+	}
+	closing.Wait()
+	if _, err := runs.Wait(proctest.Within(t)); !errors.Is(err, multiproc.ErrClosed) {
+		t.Errorf("the call that ran: got %v", err)
+	}
+	v.AwaitEnd(t)
+}
+
+var errEnough = errors.New("enough")
+
+// TestStopWithoutAgents has nobody be there who could run, or give back, what the server has.
+func TestStopWithoutAgents(t *testing.T) {
+	t.Parallel()
+	_, c := dialServer(t, Config{AgentTimeout: time.Hour})
+	fut := proctest.Square.Go(proctest.Within(t), c, 3)
+	allStored(t, c, 1)
+	if err := c.Stop(proctest.Within(t)); err != nil {
+		t.Error(err)
+	}
+	if _, err := fut.Wait(proctest.Within(t)); !errors.Is(err, multiproc.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestStopIsSaidAgain has every other control message get lost: agents are told again, and begin nothing any more.
+func TestStopIsSaidAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const agents, calls = 3, 100
+		s, end := newSimulation(t, &scenario{mean: time.Minute}, 1, calls)
+		defer s.e.stop()
+		defer end()
+		s.e.deafness = 0.5
+		c := s.submitter()
+		for range agents {
+			s.join()
+		}
+		began := time.Now()
+		var futures []*multiproc.Future[int]
+		for i := range calls {
+			futures = append(futures, simulated.Go(t.Context(), c, i))
+		}
+		<-time.After(30 * time.Second)
+		if err := c.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 70*time.Second {
+			t.Errorf("it took %v, though calls take a minute", took)
+		}
+		ran := 0
+		for i, fut := range futures {
+			out, err := fut.Wait(t.Context())
+			switch begun := s.ran[i].Load(); {
+			case begun == 1 && out == i+1 && err == nil:
+				ran++
+			case begun != 0 || !errors.Is(err, multiproc.ErrClosed):
+				t.Errorf("call %d was begun %d times: got %d, %v", i, begun, out, err)
+			}
+		}
+		proctest.Want(t, "calls that ran", ran, agents*slotsOfAgent)
+		s.leave(c)
+	})
+}
