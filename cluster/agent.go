@@ -284,7 +284,7 @@ func (a *agent) close() error {
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for a.holds() && ctx.Err() == nil {
+	for a.holds() && ctx.Err() == nil && a.link.life().Err() == nil { // else nobody gets the answers
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

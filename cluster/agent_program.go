@@ -106,13 +106,16 @@ func (a *agent) hirePool(l *natsLink, job string, program Program, t *terms) (wo
 	if program.Hash == "" {
 		return multiproc.NewPool(cfg), func() {}, nil
 	}
-	store, err := l.objects(a.ctx, programsBucket+userOf(job))
+	bucket := programsBucket + userOf(job)
+	ctx, cancel := l.guardObjects(a.ctx, bucket)
+	defer cancel()
+	store, err := l.objects(ctx, bucket)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, blame(ctx, err)
 	}
-	path, release, err := a.cache.fetch(a.ctx, store, program)
+	path, release, err := a.cache.fetch(ctx, store, program)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, blame(ctx, err)
 	}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = restAfter

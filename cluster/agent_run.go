@@ -211,9 +211,9 @@ func (a *agent) say(ctx context.Context, c *chunk, m delivery, o *outcome, last 
 	}
 }
 
-// tell is say, but it reports whether that was possible before ctx ended.
+// tell is say, but it reports whether that was possible before ctx, or the link, ended.
 func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last bool) bool {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && a.link.life().Err() == nil {
 		if a.send(ctx, c, o) == nil {
 			if last {
 				m.ack()
@@ -228,10 +228,13 @@ func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last
 
 // send sends an outcome of a chunk, with its answers in an object if they are large. After an error it may be called again.
 func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
-	o.Chunk, o.Attempt, o.Agent, o.From = c.ID, c.Attempt, a.cfg.Name, a.id
+	o.Chunk, o.Agent, o.From = c.ID, a.cfg.Name, a.id
 	if len(o.Answers) > maxOutcome+maxOutcome/2 {
 		o.Blob, o.BlobLen = c.Job+"."+rand.Text(), int64(len(o.Answers))
-		if err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers); err != nil {
+		err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers)
+		if denied, ok := errors.AsType[*PermissionError](err); ok {
+			o.Refused, o.Blob, o.BlobLen = denied.Error(), "", 0 // others may have rights to it
+		} else if err != nil {
 			return err
 		}
 		o.Answers = nil

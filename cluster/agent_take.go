@@ -127,6 +127,15 @@ func (a *agent) await(ctx context.Context, turn <-chan struct{}) bool {
 	return false
 }
 
+// refuse has another agent run a chunk, if there is one that does.
+func (a *agent) refuse(ctx context.Context, c *chunk, m delivery, err error) {
+	if a.refusesFirst(c.Job, err.Error()) {
+		a.cfg.Logger.Warn("refused calls", "job", c.Job, "function", c.Func, "error", err)
+	}
+	a.say(ctx, c, m, &outcome{Refused: err.Error()}, true)
+	sleep(a.pulling, pause) // in its place, so that others get what this one would have refused
+}
+
 // take runs a chunk.
 func (a *agent) take(m delivery, turn chan struct{}) {
 	defer a.leave(turn)
@@ -175,13 +184,17 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 			m.drop(err.Error())
 			return
 		}
+		if errors.Is(err, errNoLeaseYet) {
+			m.back(beatEvery)
+			return
+		}
 		if err != nil {
 			m.back(pause)
 			return
 		}
 		l, err := decodeLease(data)
 		if err != nil {
-			a.say(ctx, &c, m, &outcome{Refused: fmt.Sprintf("the lease of the job is not understood: %v; is the submitter of another version?", err)}, true)
+			a.refuse(ctx, &c, m, err)
 			return
 		}
 		terms = &l
@@ -195,11 +208,7 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		a.giveBack(&c, m, nil, 0)
 		return
 	case err != nil:
-		if a.refusesFirst(c.Job, err.Error()) {
-			a.cfg.Logger.Warn("refused calls", "job", c.Job, "function", c.Func, "program", terms.Program.Name, "error", err)
-		}
-		a.say(ctx, &c, m, &outcome{Refused: err.Error()}, true)
-		sleep(a.pulling, pause) // in its place, so that others get what this one would have refused
+		a.refuse(ctx, &c, m, err)
 		return
 	}
 	defer done()
@@ -217,6 +226,9 @@ func (a *agent) take(m delivery, turn chan struct{}) {
 		})
 		if errors.Is(err, errNoBlob) {
 			a.say(ctx, &c, m, &outcome{Lost: true}, true)
+			return
+		} else if denied, ok := errors.AsType[*PermissionError](err); ok {
+			a.refuse(ctx, &c, m, denied)
 			return
 		} else if err != nil {
 			a.failAll(ctx, &c, m, fmt.Errorf("fetch the arguments: %w", err))

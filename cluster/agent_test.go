@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // TestAdmit has jobs whose leases say that a program may be run, and an agent that has to believe the signature alone.
@@ -31,18 +32,19 @@ func TestAdmit(t *testing.T) {
 		want  error // or none
 		says  string
 	}{
-		"as it was signed":      {lease{Program: program(1), Signed: Sign(program(1), key)}, nil, ""},
-		"an allowed function":   {lease{Program: program(1), Signed: Sign(program(1, "g", "f"), key)}, nil, ""},
-		"another function":      {lease{Program: program(1), Signed: Sign(program(1, "g"), key)}, nil, "does not allow the function f"},
-		"another executable":    {lease{Program: program(2), Signed: Sign(program(1), key)}, ErrBadSignature, ""},
-		"nobody has signed it":  {lease{Program: program(1)}, ErrUnsigned, ""},
-		"a foreign key":         {lease{Program: program(1), Signed: Sign(program(1), other)}, nil, "which is not trusted here"},
-		"for another processor": {lease{Program: elsewhere, Signed: Sign(elsewhere, key)}, nil, "s390x"},
+		"as it was signed":      {lease{Version: wire.Version, Program: program(1), Signed: Sign(program(1), key)}, nil, ""},
+		"an allowed function":   {lease{Version: wire.Version, Program: program(1), Signed: Sign(program(1, "g", "f"), key)}, nil, ""},
+		"another function":      {lease{Version: wire.Version, Program: program(1), Signed: Sign(program(1, "g"), key)}, nil, "does not allow the function f"},
+		"another executable":    {lease{Version: wire.Version, Program: program(2), Signed: Sign(program(1), key)}, ErrBadSignature, ""},
+		"nobody has signed it":  {lease{Version: wire.Version, Program: program(1)}, ErrUnsigned, ""},
+		"a foreign key":         {lease{Version: wire.Version, Program: program(1), Signed: Sign(program(1), other)}, nil, "which is not trusted here"},
+		"another version":       {lease{Version: wire.Version + 1, Program: program(1), Signed: Sign(program(1), key)}, nil, "build both with the same version"},
+		"for another processor": {lease{Version: wire.Version, Program: elsewhere, Signed: Sign(elsewhere, key)}, nil, "s390x"},
 		"a setup that is not allowed": {
-			lease{Program: program(1), Signed: Sign(program(1, "f"), key), Terms: terms{Setup: rawSetup{Func: "h"}}}, nil, "does not allow the function h",
+			lease{Version: wire.Version, Program: program(1), Signed: Sign(program(1, "f"), key), Terms: terms{Setup: rawSetup{Func: "h"}}}, nil, "does not allow the function h",
 		},
 		"a teardown that is not allowed": {
-			lease{Program: program(1), Signed: Sign(program(1, "f"), key), Terms: terms{Teardown: rawSetup{Func: "h"}}}, nil, "does not allow the function h",
+			lease{Version: wire.Version, Program: program(1), Signed: Sign(program(1, "f"), key), Terms: terms{Teardown: rawSetup{Func: "h"}}}, nil, "does not allow the function h",
 		},
 	} {
 		p, err := a.admit(&c.lease, "f", time.Now())

@@ -9,11 +9,13 @@ import (
 // errNoBlob is the error where a blob is not there, or is another one: to try again does not help.
 var errNoBlob = errors.New("the object is not there")
 
-// persist calls f until it succeeds, for as long as a transfer of so many bytes may take: servers come back.
+// persist calls f until it succeeds, for as long as a transfer of so many bytes may take: servers come back. What is not there, or
+// not allowed, is not tried again.
 func persist(ctx context.Context, size int64, f func() error) error {
 	for until := time.Now().Add(transferTime(size)); ; {
 		err := f()
-		if err == nil || errors.Is(err, errNoBlob) || ctx.Err() != nil || time.Now().After(until) {
+		_, denied := errors.AsType[*PermissionError](err)
+		if err == nil || denied || errors.Is(err, errNoBlob) || ctx.Err() != nil || time.Now().After(until) {
 			return err
 		}
 		sleep(ctx, pause)

@@ -274,3 +274,66 @@ func TestCancelledBehindOthers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLinkedBlob has a user link a name of his own to an object of another user, whom he may not read: agents, who may, do not
+// follow.
+func TestLinkedBlob(t *testing.T) {
+	t.Parallel()
+	c, submitter, _ := shakyCluster(t)
+	defer c.Close()
+	ctx := proctest.Within(t)
+	theirs, err := submitter.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: blobsBucket + "bob", Storage: jetstream.MemoryStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := theirs.PutBytes(ctx, "bob.job.1", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := submitter.objects(ctx, blobsBucket+defaultUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"default.job.1", "bob.job.1"} {
+		if _, err := mine.AddLink(ctx, name, secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := submitter.natsLink.getBlob(ctx, "default.job", "default.job.1", 6); !errors.Is(err, errLinked) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	ch := chunk{Job: "default.job", ID: 1, Program: "p", Func: "f", Key: "k", N: 1, Blob: "bob.job.1", BlobLen: 6}
+	data, err := encodeChunk(&ch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeChunk(data); err == nil {
+		t.Error("a chunk may have an object of another job")
+	}
+	if data, err = encodeOutcome(&outcome{Blob: "bob.job.1", BlobLen: 6}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeOutcome("default.job", data); err == nil {
+		t.Error("an outcome may have an object of another job")
+	}
+}
+
+// TestAnswerThatDoesNotCome has a large answer not come, for as long as others do.
+func TestAnswerThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	c, submitter, _ := shakyCluster(t)
+	submitter.gets.Store(1 << 30)
+	in := bytes.Repeat([]byte("x"), 3*maxChunk)
+	large := proctest.Echo.Go(proctest.Within(t), c, in)
+	proctest.Eventually(t, proctest.Patience, "the answer is being fetched", func() bool { return len(c.fetches) == 1 })
+	if out, err := proctest.Square.Call(proctest.Within(t), c, 3); out != 9 || err != nil {
+		t.Errorf("a small one: got %d, %v", out, err)
+	}
+	submitter.gets.Store(0)
+	if out, err := large.Wait(proctest.Within(t)); err != nil || !bytes.Equal(out, in) {
+		t.Errorf("the large one: got %d bytes, %v", len(out), err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

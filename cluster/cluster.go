@@ -131,6 +131,7 @@ type Cluster struct {
 	unstored int                   // chunks sent that the server has not acknowledged
 	strays   map[uint64]bool       // chunks that the server had when it was asked last, and that were not waited for
 	litter   []string              // blobs that nobody is to get any more
+	fetches  chan struct{}         // has an element for each object with answers that is being fetched
 	lapsed   time.Time             // when what was sent before may have been lost without any call being to blame
 }
 
@@ -169,6 +170,7 @@ type sent struct {
 	unwanted error           // why it is not wanted any more, or nil
 	told     time.Time       // when agents were told so first
 	begun    map[string]bool // by which agents, after it was lost with others; nil: none
+	fetching int             // objects with answers that are being fetched
 }
 
 // cost is how long calls of a function take.
@@ -216,7 +218,7 @@ const defaultKillGrace = 5 * time.Second
 func newCluster(cfg Config) *Cluster {
 	c := &Cluster{
 		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{}, refusals: map[refusal]time.Time{},
-		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), alone: time.Now(),
+		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), fetches: make(chan struct{}, maxFetches), alone: time.Now(),
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.alive, c.die = context.WithCancel(c.ctx)

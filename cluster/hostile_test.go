@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,8 @@ type oddLease struct {
 	said outcome
 }
 
+func (o *oddLease) life() context.Context { return context.Background() }
+
 func (o *oddLease) lease(context.Context, string) ([]byte, error) {
 	if o.is != nil {
 		return o.is, nil
@@ -24,8 +27,8 @@ func (o *oddLease) lease(context.Context, string) ([]byte, error) {
 	return []byte("nonsense"), nil
 }
 
-func (o *oddLease) answer(_ context.Context, _ string, data []byte) (err error) {
-	o.said, err = decodeOutcome(data)
+func (o *oddLease) answer(_ context.Context, job string, data []byte) (err error) {
+	o.said, err = decodeOutcome(job, data)
 	return err
 }
 
@@ -48,7 +51,7 @@ func (d *oneDelivery) drop(reason string)           { d.dropped = reason }
 // go round for ever.
 func TestOddLease(t *testing.T) {
 	link := &oddLease{}
-	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	a := newAgent(AgentConfig{Name: "a", Logger: slog.New(slog.DiscardHandler), Pool: multiproc.PoolConfig{Workers: 1}}, false)
 	defer a.end()
 	a.link = link
 	data, err := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
@@ -65,7 +68,7 @@ func TestOddLease(t *testing.T) {
 // TestTakenAtTheEnd has a chunk come in the moment in which the agent ends: its calls are not refused.
 func TestTakenAtTheEnd(t *testing.T) {
 	link := &oddLease{}
-	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, true)
+	a := newAgent(AgentConfig{Name: "a", Logger: slog.New(slog.DiscardHandler), Pool: multiproc.PoolConfig{Workers: 1}}, true)
 	defer a.end()
 	a.link, a.pools = link, nil
 	var err error
@@ -88,7 +91,7 @@ func TestTakenAtTheEnd(t *testing.T) {
 func TestForgedChunk(t *testing.T) {
 	for what, c := range map[string]chunk{"job": {Job: "you.job", ID: 7}, "chunk": {Job: "me.job", ID: 8}} {
 		link := &oddLease{}
-		a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
+		a := newAgent(AgentConfig{Name: "a", Logger: slog.New(slog.DiscardHandler), Pool: multiproc.PoolConfig{Workers: 1}}, false)
 		defer a.end()
 		a.link = link
 		c.Program, c.Func, c.Key, c.N, c.Args = "p", "f", "k", 1, make([]byte, minArg)
@@ -106,7 +109,7 @@ func TestForgedChunk(t *testing.T) {
 
 // TestMoreCallsThanBytes has a small message that says that it has many calls, each of which would be answered.
 func TestMoreCallsThanBytes(t *testing.T) {
-	for _, c := range []chunk{{N: maxCalls}, {N: 3, Args: make([]byte, 2*minArg)}, {N: maxCalls, Blob: "b", BlobLen: 100}} {
+	for _, c := range []chunk{{N: maxCalls}, {N: 3, Args: make([]byte, 2*minArg)}, {N: maxCalls, Blob: "me.job.b", BlobLen: 100}} {
 		c.Job, c.Program, c.Func, c.Key = "me.job", "p", "f", "k"
 		data, err := encodeChunk(&c)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 // lease is what a job says as long as it is alive: which program runs its calls, and how.
 type lease struct {
+	Version int           // of the protocol
 	Program Program       // as the submitter says
 	Signed  SignedProgram // as somebody has signed it, or zero
 	Terms   terms
@@ -20,6 +21,7 @@ type lease struct {
 
 // leaseOf returns the lease of a job of an executable, which key signs, if there is one.
 func leaseOf(exe string, key PrivateKey, pool *multiproc.PoolConfig) (l lease, err error) {
+	l.Version = wire.Version
 	if l.Terms, err = termsOf(pool); err != nil {
 		return l, fmt.Errorf("%s: %w", "Config.Pool", err)
 	}
@@ -44,13 +46,19 @@ func leaseOf(exe string, key PrivateKey, pool *multiproc.PoolConfig) (l lease, e
 	return l, err
 }
 
+// decodeLease reads a lease, which is hostile until checked.
 func decodeLease(data []byte) (l lease, err error) {
-	err = wire.Decode(data, &l)
+	if err = wire.Decode(data, &l); err != nil {
+		err = fmt.Errorf("the lease of the job is not understood: %w; is the program built with another version of multiproc than the agent?", err)
+	}
 	return l, err
 }
 
 // admit returns the program of a lease if this agent runs it, or why not. Its job has begun here at that time.
 func (a *agent) admit(l *lease, function string, began time.Time) (Program, error) {
+	if l.Version != wire.Version {
+		return Program{}, fmt.Errorf("the program speaks version %d of the protocol, and this agent version %d: build both with the same version of multiproc", l.Version, wire.Version)
+	}
 	p, err := a.cfg.Trust.verify(l.Signed, began)
 	if errors.Is(err, ErrUnsigned) && a.cfg.AllowUnsigned {
 		p, err = l.Program, nil

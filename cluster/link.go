@@ -62,7 +62,8 @@ type agentLink interface {
 	// ctx has ended.
 	watchLeases(ctx context.Context, say func(job string, data []byte))
 
-	// lease returns that of a job; the error is errNoLease where there is none.
+	// lease returns that of a job; the error is errNoLease where there is none, and errNoLeaseYet where that may be so because
+	// the connection was lost.
 	lease(ctx context.Context, job string) ([]byte, error)
 
 	// watchControl has say get control messages.
@@ -96,6 +97,7 @@ type delivery interface {
 var (
 	errNotPrepared = errors.New("the streams or buckets of the cluster are not there")
 	errNoLease     = errors.New("the submitter is gone")
+	errNoLeaseYet  = errors.New("the submitter is gone, or has not come back yet")
 )
 
 // PermissionError is the error of all that the NATS servers do not allow to the user of a connection.

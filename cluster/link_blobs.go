@@ -29,9 +29,10 @@ func (l *natsLink) objects(ctx context.Context, bucket string) (jetstream.Object
 }
 
 func (l *natsLink) putBlob(ctx context.Context, job, name string, data []byte) error {
-	ctx, cancel := l.guard(ctx)
+	bucket := blobsBucket + userOf(job)
+	ctx, cancel := l.guardObjects(ctx, bucket)
 	defer cancel()
-	store, err := l.objects(ctx, blobsBucket+userOf(job))
+	store, err := l.objects(ctx, bucket)
 	if err == nil {
 		_, err = store.Put(ctx, jetstream.ObjectMeta{Name: name}, bytes.NewReader(data))
 	}
@@ -39,9 +40,10 @@ func (l *natsLink) putBlob(ctx context.Context, job, name string, data []byte) e
 }
 
 func (l *natsLink) getBlob(ctx context.Context, job, name string, size int64) ([]byte, error) {
-	ctx, cancel := l.guard(ctx)
+	bucket := blobsBucket + userOf(job)
+	ctx, cancel := l.guardObjects(ctx, bucket)
 	defer cancel()
-	store, err := l.objects(ctx, blobsBucket+userOf(job))
+	store, err := l.objects(ctx, bucket)
 	if err != nil {
 		return nil, blame(ctx, err)
 	}
@@ -50,9 +52,10 @@ func (l *natsLink) getBlob(ctx context.Context, job, name string, size int64) ([
 }
 
 func (l *natsLink) dropBlob(ctx context.Context, job, name string) {
-	ctx, cancel := l.guard(ctx)
+	bucket := blobsBucket + userOf(job)
+	ctx, cancel := l.guardObjects(ctx, bucket)
 	defer cancel()
-	if store, err := l.objects(ctx, blobsBucket+userOf(job)); err == nil {
+	if store, err := l.objects(ctx, bucket); err == nil {
 		store.Delete(ctx, name) // otherwise it goes by its age
 	}
 }

@@ -129,13 +129,34 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 	if err != nil {
 		return nil, err
 	}
-	l := &natsLink{acks: make(chan pendingAck, 1<<12), stores: map[string]jetstream.ObjectStore{}}
+	l := &natsLink{acks: make(chan pendingAck, 1<<12), stores: map[string]jetstream.ObjectStore{}, users: map[*user]bool{}, since: time.Now()}
 	l.ctx, l.end = context.WithCancelCause(context.Background())
 	options = append(options, func(o *nats.Options) error {
+		reconnected := o.ReconnectedCB
+		o.ReconnectedCB = func(nc *nats.Conn) {
+			l.mu.Lock()
+			l.since = time.Now()
+			l.mu.Unlock()
+			if reconnected != nil {
+				reconnected(nc)
+			}
+		}
+		closed := o.ClosedCB
+		o.ClosedCB = func(nc *nats.Conn) { // by options that have it give up
+			l.end(errors.Join(errGivenUp, nc.LastError()))
+			if closed != nil {
+				closed(nc)
+			}
+		}
 		theirs := o.AsyncErrorCB
 		o.AsyncErrorCB = func(nc *nats.Conn, s *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				l.end(&PermissionError{err.Error()})
+				denied := &PermissionError{err.Error()}
+				if bucket := bucketIn(denied.Reason); bucket != "" && inbox == agentsInbox {
+					l.bar(bucket, denied)
+				} else {
+					l.end(denied)
+				}
 			}
 			if theirs != nil {
 				theirs(nc, s, err)
@@ -157,6 +178,9 @@ func connect(ctx context.Context, a access, name, inbox string) (*natsLink, erro
 	l.going.Go(l.awaitAcks)
 	return l, nil
 }
+
+// errGivenUp is why a link ends that is not to connect any more.
+var errGivenUp = errors.New("the connection to the servers was lost, and the options of the connection do not allow to try again")
 
 // dialServers returns a connection. The client does not look at ctx, and tries the servers one after the other.
 func dialServers(ctx context.Context, url string, options []nats.Option) (*nats.Conn, error) {

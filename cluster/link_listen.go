@@ -185,21 +185,21 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 func (l *natsLink) watchAgents(ctx context.Context, say func(id string, data []byte)) {
-	l.watch(ctx, agentsBucket, say)
+	l.watch(ctx, agentsBucket, agentTTL, say)
 }
 
 func (l *natsLink) watchLeases(ctx context.Context, say func(job string, data []byte)) {
-	l.watch(ctx, leasesBucket, say)
+	l.watch(ctx, leasesBucket, leaseTTL, say)
 }
 
 // watch has say get the values of all keys of a bucket, and nil when one is gone. After a reconnection it begins anew, as
-// it may be another bucket then.
-func (l *natsLink) watch(ctx context.Context, bucket string, say func(key string, value []byte)) {
+// it may be another bucket then: for ttl nothing counts as gone, as whoever says that he is there could not, and may be about to.
+func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, say func(key string, value []byte)) {
 	ctx, cancel := l.guard(ctx)
 	defer cancel()
 	connected := l.nc.StatusChanged(nats.CONNECTED)
 	defer l.nc.RemoveStatusListener(connected)
-	known := map[string]bool{}
+	known, wait := map[string]bool{}, time.Duration(0)
 	for ctx.Err() == nil {
 		kv, err := l.js.KeyValue(ctx, bucket)
 		var watcher jetstream.KeyWatcher
@@ -212,7 +212,8 @@ func (l *natsLink) watch(ctx context.Context, bucket string, say func(key string
 			sleep(ctx, pause)
 			continue
 		}
-		l.follow(ctx, watcher, connected, known, say)
+		follow(ctx, watcher.Updates(), connected, known, wait, say)
+		wait = ttl
 		if l.nc.IsConnected() { // or nobody answers, and it goes by itself
 			watcher.Stop()
 		}
@@ -220,32 +221,50 @@ func (l *natsLink) watch(ctx context.Context, bucket string, say func(key string
 	}
 }
 
-// follow passes on what a watcher has to say, until it ends or there was a reconnection.
-func (l *natsLink) follow(ctx context.Context, watcher jetstream.KeyWatcher, connected <-chan nats.Status, known map[string]bool, say func(string, []byte)) {
-	seen := map[string]bool{}
+// follow passes on what a watcher has to say, until it ends or there was a reconnection. What is gone counts as such when it still
+// is after wait.
+func follow(
+	ctx context.Context, updates <-chan jetstream.KeyValueEntry, connected <-chan nats.Status, known map[string]bool, wait time.Duration,
+	say func(string, []byte),
+) {
+	seen, gone := map[string]bool{}, map[string]bool{}
+	lose := func(key string) {
+		if wait > 0 {
+			gone[key] = true
+			return
+		}
+		delete(known, key)
+		say(key, nil)
+	}
+	waited := time.NewTimer(wait)
+	defer waited.Stop()
 	for {
 		select {
-		case entry, ok := <-watcher.Updates():
+		case entry, ok := <-updates:
 			switch {
 			case !ok:
 				return
 			case entry == nil: // that was all there is
 				for key := range known {
 					if !seen[key] {
-						delete(known, key)
-						say(key, nil)
+						lose(key)
 					}
 				}
 				seen = nil
 			case entry.Operation() == jetstream.KeyValuePut:
 				known[entry.Key()] = true
+				delete(gone, entry.Key())
 				if seen != nil {
 					seen[entry.Key()] = true
 				}
 				say(entry.Key(), entry.Value())
 			default:
-				delete(known, entry.Key())
-				say(entry.Key(), nil)
+				lose(entry.Key())
+			}
+		case <-waited.C:
+			wait = 0
+			for key := range gone {
+				lose(key)
 			}
 		case <-connected:
 			return

@@ -1,9 +1,16 @@
 package cluster
 
 import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed84f35039/multiproc/internal/proctest"
 )
@@ -34,5 +41,66 @@ func TestGap(t *testing.T) {
 	err = li.fetch(proctest.Within(t), nil, func(data []byte) { took = append(took, string(data)) })
 	if err != errGap || len(took) != 2 || li.next != 8 {
 		t.Errorf("took %v, then %v; goes on at %d, want 8", took, err, li.next)
+	}
+}
+
+// newsOf is what a bucket says of a key: its value, or that it is gone.
+type newsOf struct {
+	jetstream.KeyValueEntry
+	key  string
+	gone bool
+}
+
+func (n newsOf) Key() string   { return n.key }
+func (n newsOf) Value() []byte { return []byte(n.key) }
+func (n newsOf) Operation() jetstream.KeyValueOp {
+	if n.gone {
+		return jetstream.KeyValuePurge
+	}
+	return jetstream.KeyValuePut
+}
+
+// TestGoneAfterAReconnection has keys not be there after a connection was lost, be it because the bucket was made anew or because
+// nobody could renew them: they are gone only when they have not come back in time.
+func TestGoneAfterAReconnection(t *testing.T) {
+	const wait = 10 * time.Second
+	for what, c := range map[string]struct {
+		known []string
+		says  []jetstream.KeyValueEntry
+		wait  time.Duration
+		want  string // what is said, and when, in seconds
+	}{
+		"at first, gone at once":      {nil, []jetstream.KeyValueEntry{newsOf{key: "a"}, nil, newsOf{key: "a", gone: true}}, 0, "a0 -a2"},
+		"the bucket has been emptied": {[]string{"a", "b"}, []jetstream.KeyValueEntry{newsOf{key: "b"}, nil, newsOf{key: "b"}}, wait, "b0 b2 -a10"},
+		"it came back":                {[]string{"a"}, []jetstream.KeyValueEntry{nil, newsOf{key: "a"}}, wait, "a1"},
+		"it ran out, and came back":   {[]string{"a"}, []jetstream.KeyValueEntry{newsOf{key: "a"}, nil, newsOf{key: "a", gone: true}, newsOf{key: "a"}}, wait, "a0 a3"},
+		"it ran out":                  {[]string{"a"}, []jetstream.KeyValueEntry{newsOf{key: "a"}, nil, newsOf{key: "a", gone: true}}, wait, "a0 -a10"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*wait)
+			defer cancel()
+			updates := make(chan jetstream.KeyValueEntry)
+			var feeding sync.WaitGroup
+			defer feeding.Wait()
+			feeding.Go(func() { // ends when all has been taken
+				for _, entry := range c.says {
+					updates <- entry
+					<-time.After(time.Second)
+				}
+			})
+			known := map[string]bool{}
+			for _, key := range c.known {
+				known[key] = true
+			}
+			began := time.Now()
+			var said []string
+			follow(ctx, updates, nil, known, c.wait, func(key string, value []byte) {
+				if value == nil {
+					key = "-" + key
+				}
+				said = append(said, fmt.Sprintf("%s%.0f", key, time.Since(began).Seconds()))
+			})
+			proctest.Want(t, what, strings.Join(said, " "), c.want)
+		})
 	}
 }

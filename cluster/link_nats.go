@@ -22,6 +22,8 @@ type natsLink struct {
 	acks  chan pendingAck
 
 	mu     sync.Mutex
+	since  time.Time                        // when it was connected last
+	users  map[*user]bool                   // of buckets of objects, at the moment
 	stores map[string]jetstream.ObjectStore // by the names of their buckets
 
 	// Of submitters.
@@ -70,6 +72,50 @@ func (l *natsLink) guard(ctx context.Context) (context.Context, context.CancelFu
 		stop()
 		cancel(nil)
 	}
+}
+
+// user is somebody who uses a bucket of objects.
+type user struct {
+	bucket string
+	cancel context.CancelCauseFunc
+}
+
+// guardObjects is guard for what uses a bucket of objects. An agent that may not do that for one user goes on for the others.
+func (l *natsLink) guardObjects(ctx context.Context, bucket string) (context.Context, context.CancelFunc) {
+	ctx, end := l.guard(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	u := &user{bucket, cancel}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.users[u] = true
+	return ctx, func() {
+		l.mu.Lock()
+		delete(l.users, u)
+		l.mu.Unlock()
+		cancel(nil)
+		end()
+	}
+}
+
+// bar ends all that uses a bucket at the moment.
+func (l *natsLink) bar(bucket string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for u := range l.users {
+		if u.bucket == bucket {
+			u.cancel(err)
+		}
+	}
+}
+
+// bucketIn returns the bucket of objects that the servers say they do not allow something with, or nothing.
+func bucketIn(reason string) string {
+	for _, prefix := range []string{".OBJ_", "$O."} {
+		if _, rest, ok := strings.Cut(reason, prefix); ok {
+			return rest[:max(0, strings.IndexAny(rest+"\"", ".\" "))]
+		}
+	}
+	return ""
 }
 
 // denied returns a *PermissionError if there has been one.
@@ -146,7 +192,7 @@ func (l *natsLink) submit(job string, id uint64, data []byte, stored func(error)
 	p := pendingAck{future, stored}
 	select {
 	case l.acks <- p:
-	default: // the line is long
+	default: // the line is long, as many large arguments have arrived at once
 		l.going.Go(func() { l.awaitAck(p) }) // ends in publishTimeout
 	}
 	return nil
@@ -290,6 +336,11 @@ func (l *natsLink) lease(ctx context.Context, job string) ([]byte, error) {
 	defer cancel()
 	entry, err := l.leases.Get(ctx, job)
 	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrKeyDeleted) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if time.Since(l.since) < leaseTTL { // the submitter may not have been able to renew it
+			return nil, errNoLeaseYet
+		}
 		return nil, errNoLease
 	} else if err != nil {
 		return nil, blame(ctx, err)

@@ -57,7 +57,7 @@ func (p *puller) close(back func(*nats.Msg)) {
 	for p.left > 0 || len(p.messages) > 0 {
 		select {
 		case m := <-p.messages:
-			if m.Header.Get(statusHeader) == "" {
+			if !isStatus(m) {
 				p.left--
 				back(m)
 				quiet.Reset(closePause)
@@ -95,6 +95,10 @@ const (
 	pendingHeader = "Nats-Pending-Messages" // how many of it are not going to come
 )
 
+// isStatus reports whether a message is what the server says of a request. What others have sent may have such a header too, but comes
+// with a subject for its acknowledgement.
+func isStatus(m *nats.Msg) bool { return m.Reply == "" && m.Header.Get(statusHeader) != "" }
+
 var errSilent = errors.New("the server does not say that it has not forgotten the request")
 
 // next returns the next message, or nil when a request has ended that has not been met. After an error the puller is of no use.
@@ -118,7 +122,7 @@ func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
 				return nil, errSilent
 			}
 		}
-		if m.Header == nil || m.Header.Get(statusHeader) == "" {
+		if !isStatus(m) {
 			p.left--
 			return m, nil
 		}

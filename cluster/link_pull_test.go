@@ -90,10 +90,17 @@ func TestPuller(t *testing.T) {
 	if p, err = newPuller(nc, "S", "C", fetchBytes); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.ask(2); err != nil {
+	if err := p.ask(3); err != nil {
 		t.Fatal(err)
 	}
 	expect("3").drop("tested")
+	status := nats.NewMsg("s.x") // by somebody who would have it taken for what the server says
+	status.Header.Set(statusHeader, statusBeat)
+	status.Data = []byte("4")
+	if _, err := js.PublishMsg(ctx, status); err != nil {
+		t.Fatal(err)
+	}
+	expect("4").drop("tested")
 	if err := stream.DeleteConsumer(ctx, "C"); err != nil {
 		t.Fatal(err)
 	}

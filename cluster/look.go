@@ -3,14 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
-	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // lookEvery is how often it is looked whether chunks are lost, and lookAfter how long after
@@ -91,23 +86,6 @@ func (c *Cluster) lookForAgents() {
 	c.failAll(waited)
 }
 
-// noAgents returns the error of calls that no agent has come for. c.mu is held.
-func (c *Cluster) noAgents() error {
-	there := map[string]int{}
-	for _, p := range c.present {
-		there[p.Platform]++
-	}
-	others := "there is none at all; start one with multiproc agent"
-	if len(there) > 0 {
-		var list []string
-		for _, platform := range slices.Sorted(maps.Keys(there)) {
-			list = append(list, fmt.Sprintf("%d for %s", there[platform], platform))
-		}
-		others = "there are " + strings.Join(list, ", ") + "; build the program for that with GOOS and GOARCH, or start an agent on this platform"
-	}
-	return fmt.Errorf("%w: it is for %s, and of agents %s", ErrNoAgents, here, others)
-}
-
 // renew says that this job is alive.
 func (c *Cluster) renew() bool {
 	ctx, cancel := context.WithTimeout(c.alive, beatEvery)
@@ -151,7 +129,7 @@ func (c *Cluster) lookForChunks() {
 				late = append(late, id)
 			}
 		}
-		if ch.stored && !ch.resting && time.Since(ch.at) > lookAfter {
+		if ch.stored && !ch.resting && ch.fetching == 0 && time.Since(ch.at) > lookAfter {
 			suspects = append(suspects, id)
 		}
 	}
@@ -181,7 +159,7 @@ func (c *Cluster) lookForChunks() {
 	for _, id := range suspects {
 		ch := c.chunks[id]
 		switch {
-		case ch == nil || ch.resting:
+		case ch == nil || ch.resting || ch.fetching > 0:
 		case there[id]:
 			ch.at = time.Now()
 		case !ch.missing:
@@ -211,34 +189,3 @@ func (c *Cluster) orphansAmong(there map[uint64]bool) (orphans []uint64) {
 	}
 	return orphans
 }
-
-// agentSays notes what an agent says of itself; nil: it is gone.
-func (c *Cluster) agentSays(id string, data []byte) {
-	var p presence
-	there := data != nil && wire.Decode(data, &p) == nil && p.Slots > 0 && p.Slots <= maxSlots && len(p.Platform) <= maxPlatform
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.slots -= c.present[id].slots()
-	if there {
-		c.present[id] = p
-		c.slots += p.slots()
-	} else {
-		delete(c.present, id)
-		maps.DeleteFunc(c.refusals, func(r refusal, _ time.Time) bool { return r.agent == id })
-	}
-	c.poke()
-}
-
-// slots returns how many calls of this program an agent runs at once.
-func (p presence) slots() int {
-	if p.Platform != here {
-		return 0
-	}
-	return p.Slots
-}
-
-// maxSlots is more than an agent has, and maxPlatform more than the name of a platform.
-const (
-	maxSlots    = 1 << 16
-	maxPlatform = 64
-)

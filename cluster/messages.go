@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 type chunk struct {
 	Job     string
 	ID      uint64
-	Attempt int
 	Program string // what runs it: the hash of an executable
 	Func    string
 	Key     string // of the calls, with First, as multiproc.Batch.Key says
@@ -55,11 +55,17 @@ func decodeChunk(data []byte) (c chunk, err error) {
 		err = fmt.Errorf("it hands %d calls to a worker", c.Size)
 	case c.BlobLen < 0 || c.BlobLen > maxBlob:
 		err = fmt.Errorf("it has an object of %d bytes", c.BlobLen)
+	case !blobOf(c.Job, c.Blob):
+		err = fmt.Errorf("it has an object of another job, %.100q", c.Blob)
 	case int64(c.N) > max(int64(len(c.Args)), c.BlobLen)/minArg:
 		err = fmt.Errorf("it has %d calls, and %d bytes of arguments", c.N, max(int64(len(c.Args)), c.BlobLen))
 	}
 	return c, errors.Join(err, checkJob(c.Job))
 }
+
+// blobOf reports whether a job may have an object of that name. Those of users with names of their own in their buckets lead nowhere
+// else, whatever is linked to.
+func blobOf(job, name string) bool { return name == "" || strings.HasPrefix(name, job+".") }
 
 // splitArgs takes n arguments apart.
 func splitArgs(args []byte, n int) (each [][]byte, err error) {
@@ -80,7 +86,6 @@ func splitArgs(args []byte, n int) (each [][]byte, err error) {
 // outcome is what a message to a submitter holds: answers to calls of a chunk, perhaps not to all.
 type outcome struct {
 	Chunk     uint64
-	Attempt   int
 	Agent     string
 	From      string        // the key of the agent in the list of those that are there
 	Ran       time.Duration // how long the calls have taken so far, all in all
@@ -96,12 +101,15 @@ type outcome struct {
 
 func encodeOutcome(o *outcome) ([]byte, error) { return wire.Encode(nil, o) }
 
-func decodeOutcome(data []byte) (o outcome, err error) {
+// decodeOutcome reads an outcome for a job, which is hostile until checked.
+func decodeOutcome(job string, data []byte) (o outcome, err error) {
 	if err := wire.Decode(data, &o); err != nil {
 		return o, err
 	}
 	if o.BlobLen < 0 || o.BlobLen > maxBlob {
 		err = fmt.Errorf("it has an object of %d bytes", o.BlobLen)
+	} else if !blobOf(job, o.Blob) {
+		err = fmt.Errorf("it has an object of another job, %.100q", o.Blob)
 	}
 	return o, err
 }

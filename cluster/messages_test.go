@@ -56,7 +56,7 @@ func FuzzMessages(f *testing.F) {
 				t.Errorf("%d arguments of %d", len(each), c.N)
 			}
 		}
-		if o, err := decodeOutcome(data); err == nil {
+		if o, err := decodeOutcome("user.j", data); err == nil {
 			list, _ := splitAnswers(o.Answers, 1000)
 			inOrder(list)
 		}

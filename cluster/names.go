@@ -34,8 +34,12 @@ var (
 	leaseTTL  = 15 * time.Second
 )
 
-// messageAge is how long messages are kept at most.
-const messageAge = 24 * time.Hour
+// How long what nobody removes is kept. A chunk is removed by its age also while an agent is at it, and may wait for as long as
+// two others take before it: calls may take a third of that.
+const (
+	taskAge   = 30 * 24 * time.Hour
+	resultAge = 7 * 24 * time.Hour // of results, and of objects
+)
 
 // Sizes in bytes.
 const (

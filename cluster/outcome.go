@@ -14,7 +14,7 @@ const maxBegun = 2
 
 // onOutcome takes a message of results.
 func (c *Cluster) onOutcome(data []byte) {
-	o, err := decodeOutcome(data)
+	o, err := decodeOutcome(c.job, data)
 	if err != nil {
 		return // it is nothing that an agent has sent; look notices if something is missing
 	}
@@ -49,39 +49,62 @@ func (c *Cluster) onOutcome(data []byte) {
 		}
 		return
 	}
-	answers := o.Answers
-	if o.Blob != "" {
-		var got []byte
-		var err error
-		c.unlocked(func() {
-			err = persist(c.ctx, o.BlobLen, func() (err error) {
-				got, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen)
-				return err
-			})
-			if err == nil {
-				c.link.dropBlob(c.ctx, c.job, o.Blob)
-			}
-		})
-		if err != nil {
-			c.discard(o.Blob)
-		}
-		if c.chunks[o.Chunk] != ch {
-			return
-		}
-		if err != nil {
-			c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
-			return
-		}
-		answers = got
-	}
-	list, err := splitAnswers(answers, ch.left)
-	if err != nil {
-		c.failed(o.Chunk, &AgentError{o.Agent, err.Error()})
+	if o.Blob == "" {
+		c.answered(o.Chunk, ch, &o, o.Answers)
 		return
 	}
-	c.answer(o.Chunk, ch, &o, list)
-	if o.Returned && c.chunks[o.Chunk] == ch {
-		c.resend(o.Chunk, 0)
+	ch.fetching++
+	c.going.Go(func() { // ends with the transfer, which is bounded; results that come after this one do not wait for it
+		select {
+		case c.fetches <- struct{}{}:
+			defer func() { <-c.fetches }()
+		case <-c.ctx.Done():
+			return
+		}
+		c.fetch(ch, &o)
+	})
+}
+
+// maxFetches is how many objects with answers are fetched at a time.
+const maxFetches = 4
+
+// fetch takes the answers of an outcome that are in an object.
+func (c *Cluster) fetch(ch *sent, o *outcome) {
+	var answers []byte
+	err := persist(c.ctx, o.BlobLen, func() (err error) {
+		answers, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen)
+		return err
+	})
+	if err == nil {
+		c.link.dropBlob(c.ctx, c.job, o.Blob)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.discard(o.Blob)
+	}
+	ch.at = time.Now()
+	ch.fetching--
+	if c.chunks[o.Chunk] != ch {
+		return
+	}
+	if err != nil {
+		c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
+		return
+	}
+	c.answered(o.Chunk, ch, o, answers)
+}
+
+// answered takes the answers of an outcome. c.mu is held, but not all the time.
+func (c *Cluster) answered(id uint64, ch *sent, o *outcome, answers []byte) {
+	list, err := splitAnswers(answers, ch.left)
+	if err != nil {
+		c.failed(id, &AgentError{o.Agent, err.Error()})
+		return
+	}
+	c.answer(id, ch, o, list)
+	if o.Returned && c.chunks[id] == ch {
+		c.resend(id, 0)
 	}
 }
 

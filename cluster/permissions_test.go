@@ -30,13 +30,15 @@ import (
 
 // guarded is a server with the ready configuration, deploy/nats/nats.conf.
 type guarded struct {
-	url  string
-	tls  cluster.TLS
-	seed map[string]string // files, by user
+	server *cluster.Server
+	file   string
+	url    string
+	tls    cluster.TLS
+	seed   map[string]string // files, by user
 }
 
-// startGuarded starts a server with the ready configuration, in which it replaces addresses, files and keys.
-func startGuarded(t *testing.T) guarded {
+// startGuarded starts a server with the ready configuration, in which it replaces addresses, files and keys, and what edit says.
+func startGuarded(t *testing.T, edit func(conf string) string) *guarded {
 	t.Helper()
 	conf, err := os.ReadFile("../deploy/nats/nats.conf")
 	if err != nil {
@@ -44,7 +46,7 @@ func startGuarded(t *testing.T) guarded {
 	}
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
-	g := guarded{tls: cluster.TLS{CA: cert}, seed: map[string]string{}}
+	g := &guarded{tls: cluster.TLS{CA: cert}, seed: map[string]string{}}
 	replace := []string{
 		"/etc/multiproc/server.pem", cert, "/etc/multiproc/server.key", key, "0.0.0.0:4222", "127.0.0.1:-1", "/var/lib/multiproc", dir,
 	}
@@ -69,18 +71,45 @@ func startGuarded(t *testing.T) guarded {
 		}
 		text = strings.Replace(text, replace[i], replace[i+1], 1)
 	}
-	file := filepath.Join(dir, "nats.conf")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if edit != nil {
+		text = edit(text)
+	}
+	g.file = filepath.Join(dir, "nats.conf")
+	if err := os.WriteFile(g.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := cluster.StartServer(cluster.ServerConfig{File: file})
+	g.start(t, "")
+	t.Cleanup(func() { g.server.Close() })
+	_, address, _ := strings.Cut(g.server.URL(), "://")
+	g.url = "tls://" + address
+	return g
+}
+
+// start starts the server, at an address that is not that of the file if it is said.
+func (g *guarded) start(t *testing.T, listen string) {
+	t.Helper()
+	s, err := cluster.StartServer(cluster.ServerConfig{File: g.file, Listen: listen})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
-	g.url = "tls://" + strings.TrimPrefix(s.URL(), "nats://")
-	g.url = strings.Replace(g.url, "tls://tls://", "tls://", 1)
-	return g
+	g.server = s
+}
+
+// restart ends the server and starts it again.
+func (g *guarded) restart(t *testing.T) {
+	t.Helper()
+	if err := g.server.Close(); err != nil {
+		t.Error(err)
+	}
+	g.start(t, strings.TrimPrefix(g.url, "tls://"))
+}
+
+// setup makes the streams of users, as the operator.
+func (g *guarded) setup(t *testing.T, users ...string) {
+	t.Helper()
+	if err := cluster.Setup(proctest.Within(t), cluster.SetupConfig{URL: g.url, TLS: g.tls, Credentials: g.seed["operator"], Users: users}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // certificate makes one for 127.0.0.1 that is its own authority.
@@ -105,7 +134,7 @@ func certificate(t *testing.T, dir string) (cert, key string) {
 	return cert, key
 }
 
-func (g guarded) config(user string) cluster.Config {
+func (g *guarded) config(user string) cluster.Config {
 	return cluster.Config{URL: g.url, TLS: g.tls, Credentials: g.seed[user], User: user}
 }
 
@@ -113,14 +142,9 @@ func (g guarded) config(user string) cluster.Config {
 // not.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
-	g := startGuarded(t)
-	setup := cluster.SetupConfig{URL: g.url, TLS: g.tls, Credentials: g.seed["operator"], Users: []string{"alice", "bob"}}
-	if err := cluster.Setup(proctest.Within(t), setup); err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.Setup(proctest.Within(t), setup); err != nil {
-		t.Errorf("set up once more: %v", err)
-	}
+	g := startGuarded(t, nil)
+	g.setup(t, "alice", "bob")
+	g.setup(t, "alice", "bob") // once more, which changes nothing
 	startAgent(t, cluster.AgentConfig{URL: g.url, TLS: g.tls, Credentials: g.seed["agents"], AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 2}})
 	for _, user := range []string{"alice", "bob"} {
 		c := dial(t, g.config(user))
@@ -182,7 +206,7 @@ func TestPermissions(t *testing.T) {
 }
 
 // denies tries to publish and to listen as a user, all of which the server is to refuse.
-func (g guarded) denies(t *testing.T, user string, publish, subscribe []string) {
+func (g *guarded) denies(t *testing.T, user string, publish, subscribe []string) {
 	t.Helper()
 	option, err := nats.NkeyOptionFromSeed(g.seed[user])
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // restful are workers that count how many of them have been ended.
@@ -33,7 +34,7 @@ func TestIdlePoolsAreFew(t *testing.T) {
 	const jobs = 3 * maxIdlePools
 	use := func(n int) {
 		t.Helper()
-		l := &lease{Program: Program{Hash: fmt.Sprintf("%064x", 1), Size: 1, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Name: "p"}, Terms: terms{MaxTasks: n}}
+		l := &lease{Version: wire.Version, Program: Program{Hash: fmt.Sprintf("%064x", 1), Size: 1, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Name: "p"}, Terms: terms{MaxTasks: n}}
 		_, done, err := a.poolOf(proctest.Within(t), &chunk{Job: "user.job", Program: l.Program.Hash, Func: "f"}, l)
 		if err != nil {
 			t.Fatal(err)
@@ -77,7 +78,7 @@ func TestUsersShareNoWorkers(t *testing.T) {
 	a := newAgent(AgentConfig{AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}}, false)
 	var ended atomic.Int64
 	a.hire = func(string, Program, *terms) (workers, func(), error) { return &restful{&ended}, func() {}, nil }
-	l := &lease{Program: Program{Hash: fmt.Sprintf("%064x", 1), Size: 1, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Name: "p"}}
+	l := &lease{Version: wire.Version, Program: Program{Hash: fmt.Sprintf("%064x", 1), Size: 1, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Name: "p"}}
 	of := map[string]workers{}
 	for _, job := range []string{"ann.one", "ann.two", "bob.one"} {
 		w, done, err := a.poolOf(proctest.Within(t), &chunk{Job: job, Program: l.Program.Hash, Func: "f"}, l)

@@ -57,7 +57,7 @@ func TestRefusedByWhom(t *testing.T) {
 		defer c.end()
 		var failed error
 		began := time.Now()
-		here := presence{Platform: here, Slots: 1}
+		here := presence{Platform: here, Slots: 1, Version: wire.Version}
 		refuse := func(by string) (again bool) {
 			t.Helper()
 			c.mu.Lock()
@@ -105,7 +105,7 @@ func TestRefusedBesideABusyAgent(t *testing.T) {
 		c := newCluster(Config{AgentTimeout: time.Minute})
 		defer c.end()
 		c.link = &refusing{c: c}
-		c.present["bad"], c.present["busy"] = presence{Platform: here, Slots: 1}, presence{Platform: here, Slots: 1}
+		c.present["bad"], c.present["busy"] = presence{Platform: here, Slots: 1, Version: wire.Version}, presence{Platform: here, Slots: 1, Version: wire.Version}
 		c.slots = 2
 		c.cost("f").ran = time.Second
 		failed := make(chan error, 2)
@@ -175,7 +175,7 @@ func TestRunsOnAfterNotAfter(t *testing.T) {
 		}
 		p := Program{Hash: strings.Repeat("1", 64), Size: 1, Name: "p", NotAfter: time.Now().Add(time.Hour)}
 		p.GOOS, p.GOARCH, _ = strings.Cut(here, "-")
-		l := &lease{Program: p, Signed: Sign(p, key)}
+		l := &lease{Version: wire.Version, Program: p, Signed: Sign(p, key)}
 		a := newAgent(AgentConfig{Trust: Trust{key.Public(): ""}, Pool: multiproc.PoolConfig{Workers: 1}}, false)
 		defer a.end()
 		for _, job := range []string{"early", "late"} {

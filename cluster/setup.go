@@ -108,12 +108,13 @@ func checkReplicas(n *int) error {
 // 1,000.
 const maxConsumers = 1 << 20
 
-// plantBucket makes a bucket in memory whose keys expire, as the NATS client would, but for maxConsumers.
-func plantBucket(ctx context.Context, js jetstream.JetStream, bucket string, ttl time.Duration, replicas int) error {
+// plantBucket makes a bucket whose keys expire, as the NATS client would, but for maxConsumers. Where the rest is in files it is
+// too: a server alone that is started again has what is in files, and not everybody may make buckets.
+func plantBucket(ctx context.Context, js jetstream.JetStream, bucket string, ttl time.Duration, replicas int, storage jetstream.StorageType) error {
 	s, err := js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: "KV_" + bucket, Subjects: []string{"$KV." + bucket + ".>"}, MaxMsgsPerSubject: 1, MaxAge: ttl, Duplicates: ttl,
 		AllowMsgTTL: true, SubjectDeleteMarkerTTL: ttl, AllowRollup: true, DenyDelete: true, AllowDirect: true,
-		Discard: jetstream.DiscardNew, Storage: jetstream.MemoryStorage, Replicas: replicas, MaxConsumers: maxConsumers,
+		Discard: jetstream.DiscardNew, Storage: storage, Replicas: replicas, MaxConsumers: maxConsumers,
 	})
 	if err == nil && s.CachedInfo().Config.SubjectDeleteMarkerTTL == 0 {
 		err = jetstream.ErrLimitMarkerTTLNotSupported
@@ -126,15 +127,15 @@ func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage je
 	streams := []jetstream.StreamConfig{
 		{
 			Name: tasksStream, Subjects: []string{taskSubject + ">"}, Retention: jetstream.WorkQueuePolicy,
-			MaxBytes: tasksMax,
+			MaxBytes: tasksMax, MaxAge: taskAge,
 		},
 		{
-			Name: resultsStream + user, Subjects: []string{resultSubject + user + ".>"}, MaxBytes: resultsMax, AllowDirect: true,
+			Name: resultsStream + user, Subjects: []string{resultSubject + user + ".>"}, MaxBytes: resultsMax, MaxAge: resultAge, AllowDirect: true,
 			MaxConsumers: maxConsumers,
 		},
 	}
 	for _, cfg := range streams {
-		cfg.Discard, cfg.MaxAge, cfg.Storage, cfg.Replicas = jetstream.DiscardNew, messageAge, storage, replicas
+		cfg.Discard, cfg.Storage, cfg.Replicas = jetstream.DiscardNew, storage, replicas
 		_, err := js.Stream(ctx, cfg.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			_, err = js.CreateStream(ctx, cfg)
@@ -146,13 +147,13 @@ func plant(ctx context.Context, js jetstream.JetStream, replicas int, storage je
 	for bucket, ttl := range map[string]time.Duration{agentsBucket: agentTTL, leasesBucket: leaseTTL} {
 		_, err := js.KeyValue(ctx, bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			err = plantBucket(ctx, js, bucket, ttl, replicas)
+			err = plantBucket(ctx, js, bucket, ttl, replicas, storage)
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return fmt.Errorf("bucket %s: %w", bucket, err)
 		}
 	}
-	for bucket, age := range map[string]time.Duration{programsBucket + user: 0, blobsBucket + user: messageAge} {
+	for bucket, age := range map[string]time.Duration{programsBucket + user: 0, blobsBucket + user: resultAge} {
 		_, err := js.ObjectStore(ctx, bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			_, err = js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, TTL: age, Storage: storage, Replicas: replicas})

@@ -263,7 +263,7 @@ func (s *simulation) submitter() *Cluster {
 	c := newCluster(Config{User: defaultUser, AgentTimeout: time.Minute, Pool: multiproc.PoolConfig{KillGrace: time.Minute}})
 	c.link = s.e.connect(500 * time.Microsecond)
 	goos, goarch, _ := strings.Cut(here, "-")
-	err := c.start(s.t.Context(), lease{Program: Program{Hash: strings.Repeat("0f", 32), Size: 1, GOOS: goos, GOARCH: goarch, Name: "simulated"}})
+	err := c.start(s.t.Context(), lease{Version: wire.Version, Program: Program{Hash: strings.Repeat("0f", 32), Size: 1, GOOS: goos, GOARCH: goarch, Name: "simulated"}})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // TestStop has a cluster be stopped while one call runs: those that wait, wherever that is, end at once, and that one goes on.
@@ -159,4 +160,25 @@ func TestStopIsSaidAgain(t *testing.T) {
 		proctest.Want(t, "calls that ran", ran, agents*slotsOfAgent)
 		s.leave(c)
 	})
+}
+
+// TestStoppedBeforeItComes has a chunk come to an agent that has been told that its job has been stopped.
+func TestStoppedBeforeItComes(t *testing.T) {
+	link := &oddLease{}
+	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	defer a.end()
+	a.link = link
+	data, err1 := wire.Encode(nil, &lease{Version: wire.Version})
+	stop, err2 := wire.Encode(nil, &control{Stop: true})
+	chunk, err3 := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	a.onLease("me.job", data)
+	a.onControl("me.job", stop)
+	d := &oneDelivery{chunk: chunk}
+	a.take(d, a.queueUp())
+	if !d.acked || !link.said.Returned {
+		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
+	}
 }

@@ -154,6 +154,9 @@ func openObject(ctx context.Context, store jetstream.ObjectStore, name string, i
 	if o.result, err = store.Get(impatient{o.ctx}, name); err == nil {
 		o.info, err = o.result.Info()
 	}
+	if err == nil && o.info.Name != name { // or of that name in another bucket, where who may write here may not read
+		err = errLinked
+	}
 	if err != nil {
 		err = blame(o.ctx, err)
 		o.close()
@@ -186,7 +189,10 @@ func (o *object) close() {
 	o.cancel(nil)
 }
 
-var errStalled = errors.New("nothing has come from the object store for too long")
+var (
+	errStalled = errors.New("nothing has come from the object store for too long")
+	errLinked  = errors.New("what has its name in the object store is a link to another object")
+)
 
 // blame returns err, with why ctx has ended if it has.
 func blame(ctx context.Context, err error) error {

@@ -94,7 +94,7 @@ func (c *Cluster) sendNext() {
 	}
 	key, first := s.e.b.Key(s.i)
 	m := &chunk{
-		Job: c.job, ID: id, Attempt: s.attempt, Program: c.program, Func: s.e.b.Func(), Key: key, First: first, N: took, Size: s.e.b.Size(), Args: args,
+		Job: c.job, ID: id, Program: c.program, Func: s.e.b.Func(), Key: key, First: first, N: took, Size: s.e.b.Size(), Args: args,
 		Flush: c.chunkTime(),
 	}
 	if len(args) > maxChunk+maxChunk/2 {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/seed84f35039/multiproc"
 	"github.com/seed84f35039/multiproc/internal/proctest"
+	"github.com/seed84f35039/multiproc/internal/wire"
 )
 
 // TestTerms has what a submitter wants meet what an agent allows.
@@ -59,7 +61,7 @@ func TestTerms(t *testing.T) {
 func TestNobodyForThisPlatform(t *testing.T) {
 	c := newCluster(Config{User: "me"})
 	for id, platform := range map[string]string{"a": "plan9-amd64", "b": "plan9-amd64", "c": "linux-s390x"} {
-		data, err := encodePresence(&presence{Name: id, Platform: platform, Slots: 4})
+		data, err := encodePresence(&presence{Name: id, Platform: platform, Slots: 4, Version: wire.Version})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,6 +72,14 @@ func TestNobodyForThisPlatform(t *testing.T) {
 		if !strings.Contains(c.noAgents().Error(), says) {
 			t.Errorf("%q does not say %q", c.noAgents(), says)
 		}
+	}
+	data, err := encodePresence(&presence{Name: "old", Platform: here, Slots: 4, Version: wire.Version - 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.agentSays("old", data)
+	if says := fmt.Sprintf("1 for %s with version %d of the protocol, and not %d", here, wire.Version-1, wire.Version); !strings.Contains(c.noAgents().Error(), says) {
+		t.Errorf("%q does not say %q", c.noAgents(), says)
 	}
 	if c.slots != 0 {
 		t.Errorf("%d slots", c.slots)
