@@ -1,5 +1,5 @@
-// Package multiproc runs one function on threads, processes or a pool of worker
-// processes by changing one line.
+// Package multiproc runs one function on threads, processes, a pool of worker
+// processes or many machines by changing one line.
 //
 // A function is registered once, under a name by which another process finds it,
 // and called through an [Executor]:
@@ -25,15 +25,17 @@
 // processes, which are this program started again; a call that segfaults, exits,
 // runs out of memory or is killed costs itself and nothing else. [Processes] start
 // one process for each call. [Func.Start] starts a single one and gives a handle on
-// it.
+// it. Package cluster has an executor whose workers are on other machines, package shared
+// memory that processes share, and package cgroup hard limits for workers.
 //
 // # Errors
 //
 // What the function returns is a [*RemoteError], what it panics with a
-// [*PanicError], and the death of its process a [*CrashError]; each names the
-// function, the index of the input and the process. Everything else can be told
-// with errors.Is: the context's error, [ErrClosed], [ErrNotInitialized],
-// [ErrUnknownFunc], [ErrEncoding], [ErrTooDeep].
+// [*PanicError], the death of its process a [*CrashError], and the end of a call by
+// CallTimeout or CPUTime a [*TimeoutError]; each names the function, the index of the
+// input and the process. Everything else can be told with errors.Is: the context's
+// error, [ErrClosed], [ErrNotInitialized], [ErrUnknownFunc], [ErrEncoding],
+// [ErrTooDeep]. Package cluster adds errors of its own.
 //
 // # Concurrency
 //

@@ -3,15 +3,15 @@ package multiproc
 import "context"
 
 // Executor decides where calls run: [Threads] on goroutines, [Processes] in a
-// process each, [Pool] in worker processes that stay. Programs name the executor
-// once and hand it to [Func.Call], [Func.Map] and the others; what those promise
-// holds on every executor.
+// process each, [Pool] in worker processes that stay, cluster.Cluster in those of
+// other machines. Programs name the executor once and hand it to [Func.Call],
+// [Func.Map] and the others; what those promise holds on every executor.
 //
 // The interface is also what another executor of this module implements. It is handed calls in
 // batches and pulls their arguments when it has room, so that a million small calls
 // cost neither a goroutine nor an allocation each, and calls may take minutes, run
 // on other machines, or be sent twice: see [Batch]. Threads, Processes and Pool run a
-// call at most once.
+// call at most once, unless Retry has it run again; a Cluster runs it at least once.
 //
 // All methods may be called from several goroutines at once.
 type Executor interface {

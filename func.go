@@ -264,8 +264,8 @@ func (s *Setup) frame() ([]byte, error) {
 //
 // When ctx ends, Call returns its cause at once, and does not read in any more; the
 // executor ends the call as described at [PoolConfig].KillGrace. The error is one of *RemoteError,
-// *PanicError, *CrashError, or wraps the context's, ErrEncoding, or one of
-// [Executor].Submit's.
+// *PanicError, *CrashError, *TimeoutError, or wraps the context's, ErrEncoding, ErrUnknownFunc, or
+// one of [Executor].Submit's; on a cluster it may also be one of package cluster's.
 func (f *Func[In, Out]) Call(ctx context.Context, ex Executor, in In) (Out, error) {
 	if err := f.check(ctx, ex); err != nil {
 		var zero Out

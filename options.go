@@ -19,7 +19,8 @@ type options struct {
 // CollectErrors makes Map run every call whatever becomes of the others, and return
 // all the errors in the order of the inputs, joined as by errors.Join: errors.Is and
 // errors.As look at each, and they can be had one by one through the method
-// Unwrap() []error. Each names the index of its input.
+// Unwrap() []error. Each names the index of its input. When the executor refuses the calls as
+// a whole there are no results, and the error is a single one without that method.
 func CollectErrors() MapOption { return collectErrors{} }
 
 type collectErrors struct{}

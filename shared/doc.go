@@ -14,8 +14,10 @@
 //	fill(m.Bytes())
 //	sum, err := sum.Call(ctx, pool, m)
 //
-// The same program works on every executor of this machine. On Threads the value itself
-// is passed on.
+// The same program works on Threads, where the value itself is passed on, on Processes and on a
+// Pool. A cluster.Cluster cannot carry memory, not even one of this machine alone: a call with
+// it in the argument fails with an error that wraps multiproc.ErrEncoding, one that returns it
+// with a *cluster.AgentError.
 //
 // # Who closes what
 //
