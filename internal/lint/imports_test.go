@@ -34,18 +34,13 @@ var (
 )
 
 // table is the architecture: its arrows point one way, and the adapters of the root package
-// (shared, cgroup, cluster, dash) do not know each other. A row may stand before its package does.
+// (shared, cgroup, cluster) do not know each other. A row may stand before its package does.
 var table = []row{
 	{pkg: ".", may: []string{"internal/wire", "internal/transport", "internal/handover", "internal/child", "internal/shm"}},
 	{pkg: "shared", may: []string{"internal/handover", "internal/shm"}, tests: []string{".", "github.com/fxamacker/cbor/v2", xsys}},
 	{pkg: "cgroup", may: []string{".", cgroups, "github.com/opencontainers/runtime-spec"}},
 	{pkg: "cluster", may: []string{".", "internal/wire", natsClient, natsServer, natsKeys}, tests: []string{"github.com/nats-io/jwt/v2"}},
-	{pkg: "scale", may: []string{"gonum.org/v1/gonum", "gonum.org/v1/plot", "github.com/go-echarts/go-echarts/v2"}},
-	{
-		pkg:   "dash",
-		may:   []string{".", "github.com/prometheus/client_golang", "go.opentelemetry.io/otel"},
-		tests: []string{"github.com/chromedp/chromedp"},
-	},
+	{pkg: "scale"},
 	{pkg: "cmd/multiproc/...", may: []string{anything}},
 	{pkg: "internal/wire", may: []string{"internal/shm", "github.com/fxamacker/cbor/v2"}},
 	{pkg: "internal/transport", may: []string{"internal/wire", "internal/shm", xsys}},
