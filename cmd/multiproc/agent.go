@@ -13,9 +13,11 @@ import (
 	"github.com/seed84f35039/multiproc/cluster"
 )
 
-const agentHelp = `Run calls that programs of a cluster make, with the programs that come with them, until SIGINT or SIGTERM.
-Then take no more, and give back what does not end within --grace. Programs run that a trusted key has signed: see
-multiproc key.`
+const agentHelp = `Run the calls of a cluster on this machine. The programs that make the calls come from the server. An agent runs those
+programs alone that a trusted key has signed: see multiproc key.
+
+On SIGINT or SIGTERM the agent takes no more calls, and waits for those that run. Calls that do not end within --grace
+are given back, and other agents run them again.`
 
 const agentExample = `  multiproc agent --nats nats://10.0.0.1:4222
   multiproc agent --nats tls://nats.example.org --creds agent.creds --slots 8`
@@ -30,7 +32,7 @@ func agentCommand() *cobra.Command {
 		Example: agentExample,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			file, err := trustFile(trust)
+			file, err := trustFile(trust, "--trust")
 			if err != nil {
 				return err
 			}

@@ -60,14 +60,14 @@ func ownKey(flag string) (string, error) {
 	return filepath.Join(dir, "multiproc", "key"), nil
 }
 
-// trustFile returns the file with the keys that are trusted.
-func trustFile(flag string) (string, error) {
+// trustFile returns the file with the keys that are trusted, which the flag of that name gives.
+func trustFile(flag, name string) (string, error) {
 	if flag != "" {
 		return flag, nil
 	}
 	path, err := cluster.DefaultTrustFile()
 	if err != nil {
-		return "", &failure{codeFailure, err, "name a file yourself with --file"}
+		return "", &failure{codeFailure, err, "name a file yourself with " + name}
 	}
 	return path, nil
 }
@@ -216,7 +216,7 @@ func keyTrustCommand() *cobra.Command {
 			if err != nil {
 				return &failure{codeUsage, err, "want what multiproc key new has printed"}
 			}
-			path, err := trustFile(file)
+			path, err := trustFile(file, "--file")
 			if err != nil {
 				return err
 			}
@@ -242,7 +242,7 @@ func keyListCommand() *cobra.Command {
 		Short: "List the keys that are trusted",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := trustFile(file)
+			path, err := trustFile(file, "--file")
 			if err != nil {
 				return err
 			}

@@ -39,9 +39,9 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "multiproc",
-		Short: "Run one function on threads, on processes or on a pool of worker processes",
-		Long: "Multiproc is a Go library that runs one function on threads, on processes or on a pool\n" +
-			"of worker processes, or on many machines. This command does the same with commands and with workers\n" +
+		Short: "Run one function on threads, on processes, on a pool of worker processes or on many machines",
+		Long: "Multiproc is a Go library that runs one function on threads, on processes, on a pool\n" +
+			"of worker processes or on many machines. This command does the same with commands and with workers\n" +
 			"of any language, measures what each of them is good for,\n" +
 			"runs the agents and servers of clusters, and keeps the keys with which their programs are signed.",
 		Version:       version(),
