@@ -20,31 +20,36 @@ import (
 
 // Config configures [Dial]. The zero value works: it makes a cluster of this machine alone.
 type Config struct {
-	// URL is where the NATS servers are, such as "nats://10.0.0.1:4222,nats://10.0.0.2:4222".
-	// Empty means a server and an agent within this process, which end with the Cluster.
+	// URL is where the NATS servers are, such as "nats://10.0.0.1:4222,nats://10.0.0.2:4222"; nats, tls, ws and wss
+	// are possible. Empty means a server and an agent within this process, which end with the Cluster.
 	URL string
 
 	// Credentials is a file with the credentials of a NATS user: a JWT with its key (as nsc makes it), or the seed of an
 	// NKey. Empty means none.
 	Credentials string
 
-	// TLS are files for encrypted connections.
+	// TLS are files for encrypted connections. The zero value means that what the system knows is enough.
 	TLS TLS
 
-	// Options are further options of the connection, such as nats.Secure.
+	// Options are further options of the connection, such as nats.Secure. nil means none.
 	Options []nats.Option
 
 	// User is under which name this program submits, 1 to 32 letters, digits, - and _. The permissions of NATS users are
 	// given by it; streams and buckets are of one user each. Empty means "default".
 	User string
 
-	// Replicas is how many servers keep each message: 3 survive the loss of one. 0 means 1. It is for
+	// Replicas is how many servers keep each message, 1, 3 or 5: 3 survive the loss of one. 0 means 1. It is for
 	// what this Dial has to make; see [Setup].
 	Replicas int
 
-	// Pool configures the workers. Of the agent within this process, where there is one, all of it counts but Command. To other
-	// agents travel Setup, Teardown, CallTimeout, KillGrace, CPUTime, Retry without If, MaxCrashes, Concurrency, MaxTasks, MaxAge, MaxRSS,
-	// IdleTimeout, MemoryLimit, OpenFiles and Nice; of limits that an agent has too, the stricter one holds.
+	// Pool configures the workers. Of the agent within this process, where there is one, all of it counts but Command.
+	//
+	// To other agents travel Setup, Teardown, CallTimeout, KillGrace, CPUTime, Retry, MaxCrashes, Concurrency, MaxTasks,
+	// MaxAge, MaxRSS, IdleTimeout, MemoryLimit, OpenFiles and Nice. Where an agent has a limit as well, the stricter one
+	// holds: one of "multiproc agent" has an IdleTimeout of a minute and no other. Then Env, Dir, CPUs, Cage and Retry.If are
+	// errors of Dial, and so are Setup and Teardown of more than 64 KiB. The rest says nothing to agents: they have Workers,
+	// Heartbeat, StartTimeout, Spares and so on of their own, and what workers print and log goes to the output of their agent.
+	//
 	// KillGrace also is how long Close waits for a call to end before it gives up.
 	Pool multiproc.PoolConfig
 
@@ -57,7 +62,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// AgentTimeout is how long calls wait while there is no agent for this platform. Then they
-	// get [ErrNoAgents]. 0 means a minute.
+	// get [ErrNoAgents]. 0 means a minute; less than 0 is an error.
 	AgentTimeout time.Duration
 }
 
