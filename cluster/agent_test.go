@@ -66,6 +66,8 @@ type deafLink struct {
 	heard int
 }
 
+func (*deafLink) life() context.Context { return context.Background() }
+
 func (l *deafLink) answer(context.Context, string, []byte) error {
 	if l.deaf--; l.deaf >= 0 {
 		return errors.New("no room")
