@@ -54,34 +54,60 @@ type flight struct {
 }
 
 // newCache opens a directory and makes it if need be (mode 0700). Where the system has no flock the error is
-// errors.ErrUnsupported. A directory that others may write to is refused, as they could replace what was verified.
+// errors.ErrUnsupported. A directory in which others could replace what was verified is refused.
 func newCache(dir string, limit int64) (*cache, error) {
 	if !haveLocks {
 		return nil, fmt.Errorf("cluster: a cache of programs on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 	}
 	if limit < 0 {
-		return nil, fmt.Errorf("cluster: the limit of a cache of programs is %d; give bytes, or 0 for no limit", limit)
+		return nil, fmt.Errorf("cluster: the limit of a cache of programs is %d; give bytes, or 0 for 4 GiB", limit)
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir) // once: where a link leads may change
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster: open a cache of programs: %w", err)
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if err := onlyOurs(dir); err != nil {
 		return nil, fmt.Errorf("cluster: open a cache of programs: %w", err)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("cluster: open a cache of programs: others may write to %s (mode %#o), and so replace programs: chmod go-w it, after emptying it", dir, info.Mode().Perm())
-	}
-	if ownedByOther(info) {
-		return nil, fmt.Errorf("cluster: open a cache of programs: %s belongs to another user, who could replace programs; give another directory", dir)
 	}
 	c := &cache{dir: dir, limit: limit, idle: stall, flights: map[flightKey]*flight{}, seen: map[string]fs.FileInfo{}}
 	c.tidy()
 	return c, nil
+}
+
+// onlyOurs checks that at this path, which has no links, nobody but this user and root can replace a directory or what is in it.
+// Whoever may write to a directory above it can rename what is there, and so have the path lead elsewhere; only where it
+// is sticky they cannot. Below a directory that no others may enter they can do nothing, whatever its modes are. That
+// is how an emptyDir of Kubernetes can be used: it belongs to root and all may write to it, as to a directory for a whole group.
+func onlyOurs(dir string) error {
+	path, entered := "", true // whether others get there
+	for part := range strings.SplitAfterSeq(dir, string(filepath.Separator)) {
+		path = filepath.Join(path, part)
+		if !entered && path != dir {
+			continue
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		mode := info.Mode()
+		switch {
+		case ownedByOther(info):
+			return fmt.Errorf("%s belongs to another user, who could replace programs; give another directory", path)
+		case mode.Perm()&0o022 == 0:
+		case path == dir:
+			return fmt.Errorf("others may write to %s (mode %#o), and so replace programs: chmod go-w it, after emptying it", path, mode.Perm())
+		case mode&fs.ModeSticky == 0:
+			return fmt.Errorf("others may write to %s (mode %#o), and so replace programs in %s: give another directory, or chmod +t that", path, mode.Perm(), dir)
+		}
+		entered = mode.Perm()&0o011 != 0
+	}
+	return nil
 }
 
 // fetch returns the path of the executable of a program, after its hash was verified. It is there until release, which must be

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,7 +97,7 @@ func TestCacheThatOthersMayChange(t *testing.T) {
 	_, err := newCache(dir, 0)
 	wantErr(t, err, "others may write to")
 	_, err = newCache(t.TempDir(), -1)
-	wantErr(t, err, "is -1")
+	wantErr(t, err, "is -1; give bytes, or 0 for 4 GiB")
 	if os.Geteuid() == 0 {
 		dir := t.TempDir()
 		if err := os.Chown(dir, 12345, 12345); err != nil {
@@ -104,6 +105,58 @@ func TestCacheThatOthersMayChange(t *testing.T) {
 		}
 		_, err = newCache(dir, 0)
 		wantErr(t, err, "belongs to another user")
+	}
+}
+
+// TestCacheBelowWhatOthersMayChange has others able to rename a cache that is the agent's own, or not.
+func TestCacheBelowWhatOthersMayChange(t *testing.T) {
+	openCache(t, t.TempDir(), 0)
+	top, err := os.MkdirTemp("/tmp", "multiproc-test-") // t.TempDir is where nobody else may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	if top, err = filepath.EvalSymlinks(top); err != nil {
+		t.Fatal(err)
+	}
+	chmod := func(path string, mode fs.FileMode) {
+		t.Helper()
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chmod(top, 0o755)
+	group, link := filepath.Join(top, "group"), filepath.Join(top, "link")
+	dir := filepath.Join(group, "team", "mp")
+	openCache(t, dir, 0)
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if c := openCache(t, link, 0); c.dir != dir {
+		t.Errorf("%s is used as %s, want %s", link, c.dir, dir)
+	}
+	for _, path := range []string{dir, link} {
+		for _, mode := range []fs.FileMode{0o775, 0o757, 0o777 | fs.ModeSetgid} {
+			chmod(group, mode)
+			_, err := newCache(path, 0)
+			wantErr(t, err, fmt.Sprintf("others may write to %s (mode %#o)", group, mode.Perm()))
+		}
+	}
+	chmod(group, 0o777|fs.ModeSticky)
+	openCache(t, dir, 0)
+	chmod(group, 0o777|fs.ModeSetgid)
+	chmod(top, 0o700)
+	openCache(t, dir, 0)
+	chmod(top, 0o710)
+	_, err = newCache(dir, 0)
+	wantErr(t, err, "others may write to "+group)
+	if os.Geteuid() == 0 {
+		chmod(group, 0o755)
+		if err := os.Chown(group, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		_, err = newCache(dir, 0)
+		wantErr(t, err, group+" belongs to another user")
 	}
 }
 
