@@ -151,7 +151,8 @@ func (k PrivateKey) WriteFile(path string) (err error) {
 }
 
 // ReadKey reads a private key from a file that [PrivateKey.WriteFile] has written. It refuses a file that
-// anybody but its owner could read or write; on Windows that is not checked. No error
+// anybody but its owner could read or write, or that belongs to another user than that of this process or root; on Windows
+// that is not checked. No error
 // tells what is in the file.
 func ReadKey(path string) (PrivateKey, error) {
 	text, err := readOwn(path, 0o077)
@@ -178,7 +179,8 @@ func ReadKey(path string) (PrivateKey, error) {
 // near; more is not read.
 const maxFile = 4 << 20
 
-// readOwn reads a regular file that others have none of these permissions on.
+// readOwn reads a regular file that others have none of these permissions on. If some are forbidden, it also has to
+// belong to root or the user of this process: who may write to its directory can put no file of their own in its place.
 func readOwn(path string, forbidden fs.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -193,6 +195,8 @@ func readOwn(path string, forbidden fs.FileMode) ([]byte, error) {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	case info.Size() > maxFile:
 		return nil, fmt.Errorf("%s has %d bytes, which is more than any such file has", path, info.Size())
+	case forbidden != 0 && ownedByOther(info):
+		return nil, fmt.Errorf("%s belongs to another user, who could change it: make one of your own, or chown it if you know what is in it", path)
 	case runtime.GOOS != "windows" && info.Mode().Perm()&forbidden != 0:
 		what, fix := "read", "chmod 600"
 		if forbidden&0o044 == 0 {

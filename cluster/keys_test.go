@@ -268,6 +268,34 @@ func TestTrustFileOfOthers(t *testing.T) {
 	}
 }
 
+// TestFilesOfAnotherUser has files of keys that belong to somebody who is neither root nor this user.
+func TestFilesOfAnotherUser(t *testing.T) {
+	if runtime.GOOS == "windows" || os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	dir := t.TempDir()
+	keyFile, trustFile, exe := filepath.Join(dir, "key"), filepath.Join(dir, "trusted_keys"), filepath.Join(dir, "exe")
+	key := newKey(t)
+	signed := SignedProgram{Key: key.Public(), Manifest: []byte("m"), Signature: []byte("s")}
+	if err := errors.Join(key.WriteFile(keyFile), WriteTrust(trustFile, nil), WriteSignature(exe, signed)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{keyFile, trustFile, exe + SignatureSuffix} {
+		if err := os.Chown(path, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := ReadKey(keyFile)
+	wantErr(t, err, keyFile+" belongs to another user")
+	_, err = ReadTrust(trustFile)
+	wantErr(t, err, trustFile+" belongs to another user")
+	_, err = AddTrust(trustFile, key.Public(), "")
+	wantErr(t, err, trustFile+" belongs to another user")
+	if _, err := ReadSignature(exe); err != nil { // which says itself whose it is
+		t.Error(err)
+	}
+}
+
 func TestTrustIsAddedToAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trusted_keys")
 	want := Trust{}
