@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -74,10 +76,12 @@ type ServerConfig struct {
 	Name string
 
 	// ClusterListen is the address for the other servers of a cluster of three or five. Empty
-	// means a server by itself.
+	// means a server by itself. Where File has users it also has to say how servers know each
+	// other, in its block cluster, or this is a loopback address.
 	ClusterListen string
 
-	// Routes is where the other servers are, such as "nats://10.0.0.2:6222".
+	// Routes is where the other servers are, such as "nats://10.0.0.2:6222". Empty means what
+	// File says.
 	Routes []string
 
 	// File is a configuration file of nats-server, for all that is not said here, such as users,
@@ -123,10 +127,19 @@ func startServer(cfg ServerConfig) (_ *Server, err error) {
 		errs = append(errs, err)
 	}
 	if cfg.ClusterListen != "" {
-		options.Cluster.Name = clusterName
+		if options.Cluster.Name == "" {
+			options.Cluster.Name = clusterName
+		}
 		options.Cluster.Host, options.Cluster.Port, err = hostPort(cfg.ClusterListen)
 		errs = append(errs, err)
-		options.Routes = server.RoutesFromStr(strings.Join(cfg.Routes, ","))
+		if len(cfg.Routes) > 0 {
+			options.Routes = server.RoutesFromStr(strings.Join(cfg.Routes, ","))
+		}
+		introduce(options)
+		if guarded(options) && !routesGuarded(options) {
+			errs = append(errs, fmt.Errorf("not everybody is let in by %s, but whoever reaches %s would be a server that may do everything; "+
+				"add to the file cluster { authorization { user: …, password: … }, tls { cert_file: …, key_file: …, ca_file: … } }", cfg.File, cfg.ClusterListen))
+		}
 	} else if len(cfg.Routes) > 0 {
 		errs = append(errs, errors.New("there are Routes, but no ClusterListen where the others find this server"))
 	}
@@ -178,6 +191,30 @@ func startServer(cfg ServerConfig) (_ *Server, err error) {
 		}
 	}
 	return srv, nil
+}
+
+// introduce has the server give the others the user that it wants of them, where a route names none.
+func introduce(options *server.Options) {
+	for _, route := range options.Routes {
+		if route.User == nil && options.Cluster.Username != "" {
+			route.User = url.UserPassword(options.Cluster.Username, options.Cluster.Password)
+		}
+	}
+}
+
+// guarded reports whether clients have to say who they are.
+func guarded(o *server.Options) bool {
+	return len(o.Users)+len(o.Nkeys)+len(o.TrustedOperators)+len(o.TrustedKeys) > 0 || o.Username != "" || o.Authorization != "" ||
+		o.TLSConfig != nil && o.TLSConfig.ClientAuth == tls.RequireAndVerifyClientCert
+}
+
+// routesGuarded reports whether other servers have to, or are on this machine.
+func routesGuarded(o *server.Options) bool {
+	if o.Cluster.Username != "" || o.Cluster.TLSConfig != nil && o.Cluster.TLSConfig.ClientCAs != nil {
+		return true
+	}
+	ip := net.ParseIP(o.Cluster.Host)
+	return ip.IsLoopback() || o.Cluster.Host == "localhost"
 }
 
 // fatalErrors is a logger that keeps the first reason for which a server does not start, and nothing else.
