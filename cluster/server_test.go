@@ -3,7 +3,9 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,8 +82,15 @@ func TestServersKnowEachOther(t *testing.T) {
 	cert, key := certificate(t, t.TempDir())
 	text := strings.NewReplacer("\n# ", "\n", "/etc/multiproc/route.pem", cert, "/etc/multiproc/route.key", key, "/etc/multiproc/route-ca.pem", cert).
 		Replace("authorization { user: u, password: p }\ncluster {\n" + block + "\n}\n")
-	s := &scene{T: t}
-	routes := []string{s.vacant(), s.vacant()}
+	one, err1 := net.Listen("tcp", "127.0.0.1:0")
+	two, err2 := net.Listen("tcp", "127.0.0.1:0")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	routes := []string{one.Addr().String(), two.Addr().String()}
+	if err := errors.Join(one.Close(), two.Close()); err != nil {
+		t.Fatal(err)
+	}
 	var clients []*nats.Conn
 	for i, listen := range routes {
 		server := startServer(t, cluster.ServerConfig{
