@@ -5,10 +5,8 @@ package cluster_test
 import (
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/seed84f35039/multiproc/cluster"
 	"github.com/seed84f35039/multiproc/internal/proctest"
 )
 
@@ -17,29 +15,13 @@ import (
 // say so.
 func TestPermissionsAreOfOneAccount(t *testing.T) {
 	t.Parallel()
-	g := startGuarded(t)
-	setup := cluster.SetupConfig{URL: g.url, TLS: g.tls, Credentials: g.seed["operator"], Users: []string{"alice", "bob"}}
-	if err := cluster.Setup(proctest.Within(t), setup); err != nil {
-		t.Fatal(err)
-	}
-	connect := func(user, inbox string) *nats.Conn {
-		t.Helper()
-		option, err := nats.NkeyOptionFromSeed(g.seed[user])
-		if err != nil {
-			t.Fatal(err)
-		}
-		nc, err := nats.Connect(g.url, option, nats.RootCAs(g.tls.CA), nats.CustomInboxPrefix(inbox))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(nc.Close)
-		return nc
-	}
-	js, err := jetstream.New(connect("operator", "_INBOX.setup"))
+	g := startGuarded(t, nil)
+	g.setup(t, "alice", "bob")
+	js, err := jetstream.New(g.connect(t, "operator", "_INBOX.setup"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	alice := connect("alice", "_INBOX.user-alice")
+	alice := g.connect(t, "alice", "_INBOX.user-alice")
 	if _, err := alice.RequestWithContext(proctest.Within(t), "$O.mp-blobs-alice.M.x", []byte("no result")); err != nil {
 		t.Fatal(err)
 	}

@@ -134,6 +134,21 @@ func certificate(t *testing.T, dir string) (cert, key string) {
 	return cert, key
 }
 
+// connect returns a connection of a user, until the test ends.
+func (g *guarded) connect(t *testing.T, user, inbox string) *nats.Conn {
+	t.Helper()
+	option, err := nats.NkeyOptionFromSeed(g.seed[user])
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(g.url, option, nats.RootCAs(g.tls.CA), nats.CustomInboxPrefix(inbox))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
 func (g *guarded) config(user string) cluster.Config {
 	return cluster.Config{URL: g.url, TLS: g.tls, Credentials: g.seed[user], User: user}
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed84f35039/multiproc"
@@ -54,16 +53,7 @@ func TestRestartUnderPermissions(t *testing.T) {
 // written waits until so many messages more have been written to a stream.
 func (g *guarded) written(t *testing.T, stream string, more uint64) {
 	t.Helper()
-	option, err := nats.NkeyOptionFromSeed(g.seed["operator"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(g.url, option, nats.RootCAs(g.tls.CA), nats.CustomInboxPrefix("_INBOX.setup"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(g.connect(t, "operator", "_INBOX.setup"))
 	if err != nil {
 		t.Fatal(err)
 	}
