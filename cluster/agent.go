@@ -137,6 +137,7 @@ type held struct {
 	cancel context.CancelCauseFunc
 	said   time.Time // when the engine heard last that the agent has it
 	begun  bool      // its calls run
+	told   bool      // the submitter knows, who has been stopped
 }
 
 // RunAgent runs calls of the cluster's programs until ctx ends. Then it takes no more, waits for
@@ -284,6 +285,11 @@ func (a *agent) close() error {
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	if a.running && a.holds() {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		a.beat(ctx) // others send it no more
+		cancel()
+	}
 	for a.holds() && ctx.Err() == nil && a.link.life().Err() == nil { // else nobody gets the answers
 		select {
 		case <-tick.C:
@@ -326,6 +332,7 @@ func (a *agent) beat(ctx context.Context) error {
 	a.mu.Lock()
 	data, err := encodePresence(&presence{
 		Name: a.cfg.Name, Host: a.host, Platform: here, Slots: a.slots, Held: len(a.held), Done: a.done, Version: wire.Version,
+		Leaving: a.pulling.Err() != nil,
 	})
 	a.mu.Unlock()
 	if err == nil {
@@ -344,7 +351,7 @@ func (a *agent) live() {
 		case <-a.ctx.Done():
 			return
 		}
-		if a.pulling.Err() == nil {
+		if a.pulling.Err() == nil || a.holds() {
 			ctx, cancel := context.WithTimeout(a.ctx, beatEvery)
 			a.beat(ctx) // if it is late, others wait no longer for this agent, and come back when it does
 			cancel()

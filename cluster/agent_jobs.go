@@ -43,6 +43,13 @@ func (a *agent) drop(job string, why error, which func(id uint64, h *held) bool)
 	}
 }
 
+// sayRunning tells the submitter, who has been stopped, that a chunk runs.
+func (a *agent) sayRunning(job string, id uint64) {
+	ctx, cancel := context.WithTimeout(a.ctx, leaseTTL)
+	defer cancel()
+	a.tell(ctx, &chunk{Job: job, ID: id}, nil, &outcome{Running: true}, false)
+}
+
 // begin notes that the calls of a chunk are about to run, and reports whether they still may.
 func (a *agent) begin(ctx context.Context, at place) bool {
 	a.mu.Lock()
@@ -85,7 +92,13 @@ func (a *agent) onControl(name string, data []byte) {
 	list = join(nil, list)
 	a.drop(name, errWithdrawn, func(id uint64, _ *held) bool { return within(list, id) })
 	if c.Stop {
-		a.drop(name, errStopped, func(_ uint64, h *held) bool { return !h.begun })
+		a.drop(name, errStopped, func(id uint64, h *held) bool {
+			if h.begun && !h.told {
+				h.told = true
+				a.going.Go(func() { a.sayRunning(name, id) }) // ends soon, or with the agent
+			}
+			return !h.begun
+		})
 	}
 	if j := a.jobs[name]; j != nil {
 		j.stopped = j.stopped || c.Stop

@@ -232,8 +232,11 @@ func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
 	if len(o.Answers) > maxOutcome+maxOutcome/2 {
 		o.Blob, o.BlobLen = c.Job+"."+rand.Text(), int64(len(o.Answers))
 		err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers)
-		if denied, ok := errors.AsType[*PermissionError](err); ok {
-			o.Refused, o.Blob, o.BlobLen = denied.Error(), "", 0 // others may have rights to it
+		if denied, ok := errors.AsType[*PermissionError](err); ok { // others may have rights to it
+			o.Refused, o.Blob, o.BlobLen = denied.Error(), "", 0
+			a.mu.Lock()
+			a.drop(c.Job, denied, func(id uint64, _ *held) bool { return id == c.ID }) // what of it runs still
+			a.mu.Unlock()
 		} else if err != nil {
 			return err
 		}

@@ -101,9 +101,10 @@ type Cluster struct {
 	program string // the hash of the executable
 	lease   []byte // encoded
 
-	ctx   context.Context // of the goroutines
-	end   context.CancelFunc
-	going sync.WaitGroup
+	ctx      context.Context // of the goroutines
+	end      context.CancelFunc
+	going    sync.WaitGroup
+	fetchers sync.WaitGroup // of objects with answers
 
 	alive  context.Context // of what renews the lease
 	die    context.CancelFunc
@@ -128,7 +129,7 @@ type Cluster struct {
 	last     time.Time             // when one was answered last
 	closing  bool                  // Submit refuses calls
 	ending   bool                  // somebody waits for those that are open
-	stopped  bool                  // what no agent has begun is answered with ErrClosed
+	stopped  time.Time             // since when what no agent has begun is answered with ErrClosed, or zero
 	empty    chan struct{}         // closed when open is 0, once closing
 	closed   chan struct{}         // closed when release has ended
 	closeErr error                 // read after that
@@ -147,10 +148,11 @@ var (
 
 // span is calls of a batch that are to be sent.
 type span struct {
-	e       *entry
-	i, n    int
-	attempt int
-	refused int // how often, by agents
+	e        *entry
+	i, n     int
+	attempt  int
+	refused  int             // how often, by agents
+	refusers map[string]bool // agents, by id; nil: none
 }
 
 // entry is a batch that was submitted.
@@ -175,7 +177,10 @@ type sent struct {
 	unwanted error           // why it is not wanted any more, or nil
 	told     time.Time       // when agents were told so first
 	begun    map[string]bool // by which agents, after it was lost with others; nil: none
-	fetching int             // objects with answers that are being fetched
+	running  bool            // an agent says so, after Stop
+	fetching bool            // an object with answers is being fetched
+	fetched  map[string]bool // objects with answers that have been, or are about to be; nil: none
+	later    []outcome       // that have come meanwhile
 }
 
 // cost is how long calls of a function take.
@@ -397,13 +402,16 @@ func (c *Cluster) Shutdown(ctx context.Context) error {
 }
 
 // Stop implements [multiproc.Stopper]: calls that no agent has begun get ErrClosed, those that run are waited for as by
-// Shutdown. Calls that agents have been sent together with one that runs count as begun, which is about 20 ms of work.
+// Shutdown. Calls that agents have been sent together with one that runs count as begun, which is about 20 ms of work. Those of which
+// no agent says that they run, as all are busy with other calls or none is there, are given up after twice KillGrace and 6 seconds.
 func (c *Cluster) Stop(ctx context.Context) error {
 	if ctx == nil {
 		return errors.New("cluster: Stop: the context is nil; pass context.Background()")
 	}
 	c.mu.Lock()
-	c.closing, c.stopped = true, true
+	if c.closing = true; c.stopped.IsZero() {
+		c.stopped = time.Now()
+	}
 	c.tellStopped()
 	c.poke()
 	c.mu.Unlock()
@@ -510,9 +518,14 @@ func (c *Cluster) release(caller context.Context) (err error) {
 		if err = c.link.finish(ctx, c.job); errors.Is(err, errNotPrepared) { // what was to be removed is lost
 			err = nil
 		}
+	}
+	c.mu.Lock() // so that onOutcome begins with no object any more
+	c.end()
+	c.mu.Unlock()
+	c.fetchers.Wait() // bounded, as their context has ended
+	if c.link != nil {
 		c.sweep(ctx)
 	}
-	c.end()
 	if c.agent != nil {
 		err = errors.Join(err, c.agent.close())
 	}

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,4 +77,32 @@ func TestDrainsAreNoPoison(t *testing.T) {
 		}
 		end()
 	}
+}
+
+// TestDrainIsTold has an agent end while it runs a call: it takes no more, but is there as long as that takes, so that nobody says
+// that there is none.
+func TestDrainIsTold(t *testing.T) {
+	t.Parallel()
+	s, c := dialServer(t, Config{AgentTimeout: time.Millisecond})
+	gate := proctest.NewGate(t)
+	end := runAgent(t, AgentConfig{URL: s.URL(), Name: "the one", AllowUnsigned: true, Grace: time.Hour, Pool: multiproc.PoolConfig{Workers: 1}})
+	proctest.Eventually(t, proctest.Patience, "the agent is there", func() bool { return len(c.Agents()) == 1 })
+	fut := proctest.Do.Go(proctest.Within(t), c, proctest.Task{X: 3, Gate: gate.Path})
+	v := gate.Next()
+	var ending sync.WaitGroup
+	ending.Go(end) // ends with the call; waited for below
+	proctest.Eventually(t, proctest.Patience, "it is about to end", func() bool {
+		list := c.Agents()
+		return len(list) == 1 && list[0].Name == "the one" && list[0].Leaving && list[0].Usable && list[0].Chunks == 1
+	})
+	select {
+	case <-fut.Done(): // which is wrong
+	case <-time.After(agentTTL + 2*lookEvery): // its key would have expired
+	}
+	v.Release()
+	if out, err := fut.Wait(proctest.Within(t)); out != 9 || err != nil {
+		t.Errorf("got %d, %v", out, err)
+	}
+	ending.Wait()
+	proctest.Eventually(t, proctest.Patience, "it is gone", func() bool { return len(c.Agents()) == 0 })
 }

@@ -67,6 +67,8 @@ func fetchBlob(ctx context.Context, store jetstream.ObjectStore, name string, si
 	object, err := openObject(ctx, store, name, stall)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, errNoBlob
+	} else if errors.Is(err, errLinked) || errors.Is(err, jetstream.ErrCantGetBucket) || errors.Is(err, jetstream.ErrBadObjectMeta) {
+		return nil, fmt.Errorf("%w: %w", errNoBlob, err)
 	} else if err != nil {
 		return nil, err
 	}

@@ -199,7 +199,7 @@ func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, 
 	defer cancel()
 	connected := l.nc.StatusChanged(nats.CONNECTED)
 	defer l.nc.RemoveStatusListener(connected)
-	known, wait := map[string]bool{}, time.Duration(0)
+	keys := keysSeen{known: map[string]bool{}, gone: map[string]time.Time{}}
 	for ctx.Err() == nil {
 		kv, err := l.js.KeyValue(ctx, bucket)
 		var watcher jetstream.KeyWatcher
@@ -212,8 +212,8 @@ func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, 
 			sleep(ctx, pause)
 			continue
 		}
-		follow(ctx, watcher.Updates(), connected, known, wait, say)
-		wait = ttl
+		keys.follow(ctx, watcher.Updates(), connected, say)
+		keys.patience = ttl
 		if l.nc.IsConnected() { // or nobody answers, and it goes by itself
 			watcher.Stop()
 		}
@@ -221,23 +221,26 @@ func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, 
 	}
 }
 
-// follow passes on what a watcher has to say, until it ends or there was a reconnection. What is gone counts as such when it still
-// is after wait.
-func follow(
-	ctx context.Context, updates <-chan jetstream.KeyValueEntry, connected <-chan nats.Status, known map[string]bool, wait time.Duration,
-	say func(string, []byte),
-) {
-	seen, gone := map[string]bool{}, map[string]bool{}
+// keysSeen are the keys of a bucket, through all reconnections.
+type keysSeen struct {
+	known    map[string]bool
+	gone     map[string]time.Time // those that are not there, which does not count yet; since when
+	patience time.Duration        // how long after a reconnection that is so
+}
+
+// follow passes on what a watcher has to say, until it ends or there was a reconnection.
+func (k *keysSeen) follow(ctx context.Context, updates <-chan jetstream.KeyValueEntry, connected <-chan nats.Status, say func(string, []byte)) {
+	began := time.Now()
+	seen := map[string]bool{}
 	lose := func(key string) {
-		if wait > 0 {
-			gone[key] = true
-			return
+		if time.Since(began) >= k.patience {
+			k.forget(key, say)
+		} else if k.gone[key].IsZero() {
+			k.gone[key] = began
 		}
-		delete(known, key)
-		say(key, nil)
 	}
-	waited := time.NewTimer(wait)
-	defer waited.Stop()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case entry, ok := <-updates:
@@ -245,15 +248,15 @@ func follow(
 			case !ok:
 				return
 			case entry == nil: // that was all there is
-				for key := range known {
+				for key := range k.known {
 					if !seen[key] {
 						lose(key)
 					}
 				}
 				seen = nil
 			case entry.Operation() == jetstream.KeyValuePut:
-				known[entry.Key()] = true
-				delete(gone, entry.Key())
+				k.known[entry.Key()] = true
+				delete(k.gone, entry.Key())
 				if seen != nil {
 					seen[entry.Key()] = true
 				}
@@ -261,10 +264,11 @@ func follow(
 			default:
 				lose(entry.Key())
 			}
-		case <-waited.C:
-			wait = 0
-			for key := range gone {
-				lose(key)
+		case <-tick.C:
+			for key, since := range k.gone {
+				if time.Since(since) >= k.patience {
+					k.forget(key, say)
+				}
 			}
 		case <-connected:
 			return
@@ -272,4 +276,11 @@ func follow(
 			return
 		}
 	}
+}
+
+// forget says that a key is gone.
+func (k *keysSeen) forget(key string, say func(string, []byte)) {
+	delete(k.known, key)
+	delete(k.gone, key)
+	say(key, nil)
 }

@@ -88,13 +88,13 @@ func TestGoneAfterAReconnection(t *testing.T) {
 					<-time.After(time.Second)
 				}
 			})
-			known := map[string]bool{}
+			keys := keysSeen{known: map[string]bool{}, gone: map[string]time.Time{}, patience: c.wait}
 			for _, key := range c.known {
-				known[key] = true
+				keys.known[key] = true
 			}
 			began := time.Now()
 			var said []string
-			follow(ctx, updates, nil, known, c.wait, func(key string, value []byte) {
+			keys.follow(ctx, updates, nil, func(key string, value []byte) {
 				if value == nil {
 					key = "-" + key
 				}
@@ -103,4 +103,22 @@ func TestGoneAfterAReconnection(t *testing.T) {
 			proctest.Want(t, what, strings.Join(said, " "), c.want)
 		})
 	}
+}
+
+// TestGoneWhileConnectionsFlap has connections not last as long as it takes until what is not there counts as gone.
+func TestGoneWhileConnectionsFlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := keysSeen{known: map[string]bool{"a": true}, gone: map[string]time.Time{}, patience: 10 * time.Second}
+		began, gone := time.Now(), time.Duration(0)
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			updates := make(chan jetstream.KeyValueEntry, 1)
+			updates <- nil
+			keys.follow(ctx, updates, nil, func(string, []byte) { gone = time.Since(began) })
+			cancel()
+		}
+		if gone != 10*time.Second {
+			t.Errorf("it is gone after %v", gone)
+		}
+	})
 }

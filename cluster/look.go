@@ -61,21 +61,15 @@ func (c *Cluster) live() {
 func (c *Cluster) lookForAgents() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.slots > 0 || c.open == 0 {
+	if c.slots > 0 || c.open == 0 || c.leaving() {
 		c.alone = time.Now()
 		return
 	}
-	timeout, err := c.cfg.AgentTimeout, error(nil)
-	if c.stopped { // nobody runs any of them
-		timeout, err = min(timeout, lookEvery), multiproc.ErrClosed
-	}
-	since := time.Now().Add(-timeout)
+	since := time.Now().Add(-c.cfg.AgentTimeout)
 	if c.alone.After(since) {
 		return
 	}
-	if err == nil {
-		err = c.noAgents()
-	}
+	err := c.noAgents()
 	waited := func(e *entry) error {
 		if e.since.After(since) {
 			return nil
@@ -123,18 +117,21 @@ func (c *Cluster) lookForChunks() {
 	var suspects, unwanted, late []uint64
 	c.mu.Lock()
 	for id, ch := range c.chunks {
+		if !c.stopped.IsZero() && !ch.running && !ch.fetching && ch.unwanted == nil && time.Since(c.stopped) > c.cfg.Pool.KillGrace+lookAfter {
+			ch.unwant(multiproc.ErrClosed)
+		}
 		if ch.unwanted != nil {
 			unwanted = append(unwanted, id)
 			if time.Since(ch.told) > c.cfg.Pool.KillGrace+lookAfter {
 				late = append(late, id)
 			}
 		}
-		if ch.stored && !ch.resting && ch.fetching == 0 && time.Since(ch.at) > lookAfter {
+		if ch.stored && !ch.resting && !ch.fetching && time.Since(ch.at) > lookAfter {
 			suspects = append(suspects, id)
 		}
 	}
 	c.withdraw(unwanted)
-	if c.stopped {
+	if !c.stopped.IsZero() {
 		c.tellStopped()
 	}
 	for _, id := range late { // no agent has taken it, as all have much to do, or the one that has is cut off
@@ -159,7 +156,7 @@ func (c *Cluster) lookForChunks() {
 	for _, id := range suspects {
 		ch := c.chunks[id]
 		switch {
-		case ch == nil || ch.resting || ch.fetching > 0:
+		case ch == nil || ch.resting || ch.fetching:
 		case there[id]:
 			ch.at = time.Now()
 		case !ch.missing:

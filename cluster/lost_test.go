@@ -217,3 +217,58 @@ func TestBatchesShareMessages(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// slowBlobs is a link on which objects come when the test says so.
+type slowBlobs struct {
+	lossy
+	come chan []byte
+}
+
+func (s *slowBlobs) getBlob(ctx context.Context, _, _ string, _ int64) ([]byte, error) {
+	select {
+	case data := <-s.come:
+		return data, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+func (*slowBlobs) dropBlob(context.Context, string, string) {}
+
+// TestOutcomesInTurn has half of the answers of a chunk be in an object that takes its time, which is told twice, and the agent give
+// back the chunk before it comes: the other half is sent again, and no more.
+func TestOutcomesInTurn(t *testing.T) {
+	c := newCluster(Config{})
+	link := &slowBlobs{come: make(chan []byte)}
+	c.link = link
+	got := map[int]int{}
+	b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{
+		Func: "f", Args: make([][]byte, 4), Return: func(i, _ int, results [][]byte) {
+			for k := range results {
+				got[i+k]++
+			}
+		},
+		Fail: func(i int, err error) { t.Errorf("call %d: %v", i, err) },
+	})
+	e := &entry{b: b, left: 4, stop: func() bool { return true }}
+	c.chunks[1], c.open = &sent{span: span{e: e, n: 4}, answered: make([]bool, 4), left: 4, stored: true}, 4
+	say := func(o outcome) {
+		t.Helper()
+		o.Chunk = 1
+		data, err := encodeOutcome(&o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.onOutcome(data)
+	}
+	blob := outcome{Blob: c.job + ".x", BlobLen: 1}
+	say(blob)
+	say(blob)
+	say(outcome{Returned: true, Answers: appendAnswer(nil, answer{3, 0, isResult, [][]byte{{1}}})})
+	link.come <- appendAnswer(nil, answer{1, 0, isResult, [][]byte{{1}, {1}}})
+	c.fetchers.Wait()
+	proctest.Want(t, "answers", got, map[int]int{1: 1, 2: 1, 3: 1})
+	if len(c.queue) != 1 || c.queue[0].i != 0 || c.queue[0].n != 1 || len(c.chunks) != 0 || c.open != 1 {
+		t.Errorf("to be sent: %+v, %d chunks, %d calls are open", c.queue, len(c.chunks), c.open)
+	}
+	c.end()
+}

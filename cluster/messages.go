@@ -91,6 +91,7 @@ type outcome struct {
 	Ran       time.Duration // how long the calls have taken so far, all in all
 	Withdrawn bool          // no call of it runs any more, as nobody wants them
 	Begun     bool          // it is about to run, having been lost with agents before
+	Running   bool          // it runs, though its job has been stopped
 	Returned  bool          // no call of it runs any more, as the agent ends; what is not answered is to be sent again
 	Lost      bool          // it was not run, as the object with its arguments is not there
 	Refused   string        // why no call of it is run, or empty
@@ -278,6 +279,7 @@ type presence struct {
 	Held     int // chunks
 	Done     uint64
 	Version  int
+	Leaving  bool // it takes no more
 }
 
 func encodePresence(p *presence) ([]byte, error) { return wire.Encode(nil, p) }

@@ -21,10 +21,18 @@ func (c *Cluster) onOutcome(data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ch := c.chunks[o.Chunk]
-	if ch == nil {
-		c.discard(o.Blob)
-		return // it is answered, or not wanted any more
+	switch {
+	case ch == nil || c.ctx.Err() != nil:
+		c.discard(o.Blob) // it is answered, or not wanted any more
+	case ch.fetching:
+		ch.later = append(ch.later, o) // in its turn
+	default:
+		c.heed(ch, &o)
 	}
+}
+
+// heed does what an outcome says of a chunk. c.mu is held, but not all the time.
+func (c *Cluster) heed(ch *sent, o *outcome) {
 	ch.at, ch.missing = time.Now(), false
 	switch {
 	case o.Withdrawn:
@@ -37,7 +45,10 @@ func (c *Cluster) onOutcome(data []byte) {
 		c.retry(o.Chunk, fmt.Errorf("agent %s: fetch the arguments: %w", o.Agent, errNoBlob))
 		return
 	case o.Refused != "":
-		c.refused(o.Chunk, ch, &o)
+		c.refused(o.Chunk, ch, o)
+		return
+	case o.Running:
+		ch.running = true
 		return
 	case o.Begun:
 		if ch.begun == nil {
@@ -50,49 +61,58 @@ func (c *Cluster) onOutcome(data []byte) {
 		return
 	}
 	if o.Blob == "" {
-		c.answered(o.Chunk, ch, &o, o.Answers)
+		c.answered(o.Chunk, ch, o, o.Answers)
 		return
 	}
-	ch.fetching++
-	c.going.Go(func() { // ends with the transfer, which is bounded; results that come after this one do not wait for it
-		select {
-		case c.fetches <- struct{}{}:
-			defer func() { <-c.fetches }()
-		case <-c.ctx.Done():
-			return
-		}
-		c.fetch(ch, &o)
-	})
+	if ch.fetched[o.Blob] {
+		return // it was told twice
+	}
+	if ch.fetched == nil {
+		ch.fetched = map[string]bool{}
+	}
+	ch.fetched[o.Blob], ch.fetching = true, true
+	c.fetchers.Go(func() { c.fetch(ch, o) }) // ends with the transfer, which is bounded; results of other chunks do not wait for it
 }
 
 // maxFetches is how many objects with answers are fetched at a time.
 const maxFetches = 4
 
-// fetch takes the answers of an outcome that are in an object.
+// fetch takes the answers of an outcome that are in an object, and then heeds what has come of that chunk meanwhile.
 func (c *Cluster) fetch(ch *sent, o *outcome) {
-	var answers []byte
-	err := persist(c.ctx, o.BlobLen, func() (err error) {
-		answers, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen)
-		return err
-	})
-	if err == nil {
-		c.link.dropBlob(c.ctx, c.job, o.Blob)
+	select {
+	case c.fetches <- struct{}{}:
+		defer func() { <-c.fetches }()
+	case <-c.ctx.Done():
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		c.discard(o.Blob)
+	if c.chunks[o.Chunk] == ch && c.ctx.Err() == nil {
+		var answers []byte
+		var err error
+		c.unlocked(func() {
+			err = persist(c.ctx, o.BlobLen, func() (err error) {
+				answers, err = c.link.getBlob(c.ctx, c.job, o.Blob, o.BlobLen)
+				return err
+			})
+		})
+		if c.chunks[o.Chunk] != ch {
+			// it was given up
+		} else if err != nil {
+			c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
+		} else {
+			c.answered(o.Chunk, ch, o, answers)
+		}
 	}
-	ch.at = time.Now()
-	ch.fetching--
-	if c.chunks[o.Chunk] != ch {
-		return
+	c.discard(o.Blob)
+	ch.at, ch.fetching = time.Now(), false
+	for len(ch.later) > 0 && !ch.fetching {
+		next := ch.later[0]
+		if ch.later = ch.later[1:]; c.chunks[o.Chunk] == ch {
+			c.heed(ch, &next)
+		} else {
+			c.discard(next.Blob)
+		}
 	}
-	if err != nil {
-		c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
-		return
-	}
-	c.answered(o.Chunk, ch, o, answers)
 }
 
 // answered takes the answers of an outcome. c.mu is held, but not all the time.
@@ -114,7 +134,7 @@ type refusal struct{ agent, function string }
 // refusalTime is for how long an agent that has refused calls counts as one that would again.
 const refusalTime = time.Minute
 
-// refused has other agents get a chunk that one does not run, unless all that are there have refused that function: one that
+// refused has other agents get a chunk that one does not run, unless all that are there have refused it, or that function: one that
 // lacks a key, or whose disk is full, would fail what the others run, and has time for more of it. c.mu is held.
 func (c *Cluster) refused(id uint64, ch *sent, o *outcome) {
 	function := ch.e.b.Func()
@@ -129,8 +149,12 @@ func (c *Cluster) refused(id uint64, ch *sent, o *outcome) {
 		}
 		c.refusals[r] = time.Now()
 	}
+	if ch.refusers == nil {
+		ch.refusers = map[string]bool{}
+	}
+	ch.refusers[o.From] = true
 	for agent, p := range c.present {
-		others = others || p.slots() > 0 && time.Since(c.refusals[refusal{agent, function}]) > refusalTime
+		others = others || p.slots() > 0 && !ch.refusers[agent] && time.Since(c.refusals[refusal{agent, function}]) > refusalTime
 	}
 	if !others {
 		c.failed(id, &RefusedError{o.Agent, o.Refused})
@@ -158,7 +182,8 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 		}
 	}
 	ch.left -= n
-	if ch.left == 0 {
+	over := ch.left == 0
+	if over {
 		delete(c.chunks, id)
 	}
 	c.cost(ch.e.b.Func()).note(ch.n-ch.left, o.Ran)
@@ -175,7 +200,7 @@ func (c *Cluster) answer(id uint64, ch *sent, o *outcome, list []answer) {
 				c.give(b, ch.i+a.i, o.Agent, a)
 			}
 		}
-		if ch.left == 0 && ch.blob != "" {
+		if over && ch.blob != "" {
 			c.link.dropBlob(c.ctx, c.job, ch.blob)
 		}
 	})

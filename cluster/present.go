@@ -19,6 +19,7 @@ type AgentInfo struct {
 	Slots    int    // how many calls it runs at once
 	Chunks   int    // messages with calls that it has, of all programs
 	Done     uint64 // messages with calls that it has had so far
+	Leaving  bool   // it is about to end, and takes no more
 	Usable   bool   // it can run this program: it is for the same platform, and speaks the same version of the protocol
 }
 
@@ -29,7 +30,7 @@ func (c *Cluster) Agents() []AgentInfo {
 	defer c.mu.Unlock()
 	list := make([]AgentInfo, 0, len(c.present))
 	for _, p := range c.present {
-		list = append(list, AgentInfo{p.Name, p.Host, p.Platform, p.Slots, p.Held, p.Done, p.slots() > 0})
+		list = append(list, AgentInfo{p.Name, p.Host, p.Platform, p.Slots, p.Held, p.Done, p.Leaving, p.usable()})
 	}
 	slices.SortFunc(list, func(a, b AgentInfo) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Host, b.Host)) })
 	return list
@@ -73,9 +74,22 @@ func (c *Cluster) agentSays(id string, data []byte) {
 	c.poke()
 }
 
+// usable reports whether an agent can run this program.
+func (p presence) usable() bool { return p.Platform == here && p.Version == wire.Version }
+
+// leaving reports whether there is an agent that takes no more chunks, and is at some that it has. c.mu is held.
+func (c *Cluster) leaving() bool {
+	for _, p := range c.present {
+		if p.Leaving && p.Held > 0 && p.usable() {
+			return true
+		}
+	}
+	return false
+}
+
 // slots returns how many calls of this program an agent runs at once.
 func (p presence) slots() int {
-	if p.Platform != here || p.Version != wire.Version {
+	if p.Leaving || !p.usable() {
 		return 0
 	}
 	return p.Slots

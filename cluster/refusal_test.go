@@ -98,6 +98,41 @@ func TestRefusedByWhom(t *testing.T) {
 	})
 }
 
+// TestRefusedThoughOthersAreNot has agents refuse a chunk whose arguments they may not fetch, and answer small ones of the same
+// function meanwhile: it goes to each of them, and no further.
+func TestRefusedThoughOthersAreNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(Config{AgentTimeout: time.Minute})
+		defer c.end()
+		usable := presence{Platform: here, Slots: 1, Version: wire.Version}
+		c.present["a"], c.present["b"] = usable, usable
+		var failed error
+		b := multiproc.NewRawBatch(t.Context(), multiproc.RawCalls{Func: "f", Args: [][]byte{nil}, Fail: func(_ int, err error) { failed = err }})
+		s := span{e: &entry{b: b, left: 1, stop: func() bool { return true }, since: time.Now()}, n: 1}
+		for _, agent := range []string{"a", "a", "b"} {
+			if failed != nil {
+				t.Fatalf("before %s has refused: %v", agent, failed)
+			}
+			c.mu.Lock()
+			ch := &sent{span: s, answered: make([]bool, 1), left: 1}
+			c.chunks[1] = ch
+			c.refused(1, ch, &outcome{Agent: agent, From: agent, Refused: "no"})
+			c.mu.Unlock()
+			time.Sleep(time.Minute / 10) // sleep: the clock is that of synctest
+			c.mu.Lock()
+			clear(c.refusals) // as they answer others
+			if len(c.queue) > 0 {
+				s = c.queue[0]
+			}
+			c.queue, c.queued = nil, 0
+			c.mu.Unlock()
+		}
+		if refused, ok := errors.AsType[*RefusedError](failed); !ok || refused.Agent != "b" {
+			t.Errorf("got %v", failed)
+		}
+	})
+}
+
 // TestRefusedBesideABusyAgent has a call be refused for as long as the agent that runs it is busy: it is not taken to be lost. Another
 // one that is cancelled meanwhile is answered at once.
 func TestRefusedBesideABusyAgent(t *testing.T) {

@@ -112,7 +112,7 @@ var errEnough = errors.New("enough")
 // TestStopWithoutAgents has nobody be there who could run, or give back, what the server has.
 func TestStopWithoutAgents(t *testing.T) {
 	t.Parallel()
-	_, c := dialServer(t, Config{AgentTimeout: time.Hour})
+	_, c := dialServer(t, Config{AgentTimeout: time.Hour, Pool: multiproc.PoolConfig{KillGrace: time.Millisecond}})
 	fut := proctest.Square.Go(proctest.Within(t), c, 3)
 	allStored(t, c, 1)
 	if err := c.Stop(proctest.Within(t)); err != nil {
@@ -181,4 +181,50 @@ func TestStoppedBeforeItComes(t *testing.T) {
 	if !d.acked || !link.said.Returned {
 		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
 	}
+}
+
+// TestStopBehindOthers has the only slot be taken by a call of somebody else for longer than who stops waits.
+func TestStopBehindOthers(t *testing.T) {
+	t.Parallel()
+	s, theirs := dialServer(t, Config{})
+	runAgent(t, AgentConfig{URL: s.URL(), AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}})
+	c, err := Dial(proctest.Within(t), Config{URL: s.URL(), Pool: multiproc.PoolConfig{KillGrace: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := proctest.NewGate(t)
+	runs := proctest.Do.Go(proctest.Within(t), theirs, proctest.Task{X: 3, Gate: gate.Path})
+	v := gate.Next()
+	waits := proctest.Square.Go(proctest.Within(t), c, 3)
+	allStored(t, c, 1)
+	if err := c.Stop(proctest.Within(t)); err != nil {
+		t.Error(err)
+	}
+	if _, err := waits.Wait(proctest.Within(t)); !errors.Is(err, multiproc.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	v.Release()
+	if out, err := runs.Wait(proctest.Within(t)); out != 9 || err != nil {
+		t.Errorf("the call of the other: got %d, %v", out, err)
+	}
+}
+
+// TestStopWaitsForWhatRuns has a call take longer than it takes until what nobody runs is given up.
+func TestStopWaitsForWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, end := newSimulation(t, &scenario{mean: time.Hour}, 1, 1)
+		defer s.e.stop()
+		defer end()
+		c := s.submitter()
+		s.join()
+		fut := simulated.Go(t.Context(), c, 0)
+		<-time.After(time.Second)
+		if err := c.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if out, err := fut.Wait(t.Context()); out != 1 || err != nil {
+			t.Errorf("got %d, %v", out, err)
+		}
+		s.leave(c)
+	})
 }

@@ -191,7 +191,7 @@ func (o *object) close() {
 
 var (
 	errStalled = errors.New("nothing has come from the object store for too long")
-	errLinked  = errors.New("what has its name in the object store is a link to another object")
+	errLinked  = errors.New("what has its name in the object store is a link to another one")
 )
 
 // blame returns err, with why ctx has ended if it has.

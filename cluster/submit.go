@@ -17,7 +17,7 @@ func (c *Cluster) send() {
 	for {
 		c.mu.Lock()
 		sent := false
-		if c.stopped && len(c.queue) > 0 {
+		if !c.stopped.IsZero() && len(c.queue) > 0 {
 			closed := func(*entry) error { return multiproc.ErrClosed }
 			c.failSpans(c.dequeue(closed), closed)
 		}
@@ -59,7 +59,7 @@ func (c *Cluster) sendNext() {
 	c.take(n)
 	c.nextID++
 	id := c.nextID
-	ch := &sent{span: span{s.e, s.i, n, s.attempt, s.refused}, answered: make([]bool, n), left: n, at: time.Now(), since: time.Now()}
+	ch := &sent{span: span{s.e, s.i, n, s.attempt, s.refused, s.refusers}, answered: make([]bool, n), left: n, at: time.Now(), since: time.Now()}
 	c.chunks[id] = ch
 	c.mu.Unlock()
 	args, took, err := encode(s.e.b, s.i, n)
@@ -164,6 +164,9 @@ func (c *Cluster) publish(id uint64, m *chunk) {
 		return
 	} else if ch.unwanted != nil {
 		c.ended(id)
+		return
+	} else if !c.stopped.IsZero() {
+		c.resend(id, 0) // which is no more than to give it up
 		return
 	}
 	data, err := encodeChunk(m)
@@ -279,7 +282,7 @@ func (c *Cluster) takeBack(id uint64, attempts int) (back []span) {
 		for i+n < ch.n && !ch.answered[i+n] {
 			n++
 		}
-		back = append(back, span{ch.e, ch.i + i, n, ch.attempt + attempts, ch.refused})
+		back = append(back, span{ch.e, ch.i + i, n, ch.attempt + attempts, ch.refused, ch.refusers})
 		i += n - 1
 	}
 	return back
