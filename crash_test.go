@@ -48,11 +48,11 @@ func TestWaysToDie(t *testing.T) {
 				defer pool.Close()
 				gate, tasks := proctest.NewGate(t), proctest.Tasks(n, proctest.Task{Log: proctest.LogFile(t)})
 				tasks[k].End, tasks[k].Gate, tasks[k].Say = way.end, gate.Path, "last words\n"
-				died := make(chan int, 1)
+				pid := make(chan int, 1)
 				go func() {
 					v := gate.Next() // by now its worker waits for what the parent says next
 					v.Release()
-					died <- v.PID
+					pid <- v.PID
 				}()
 
 				out, err := proctest.Do.Map(proctest.Within(t), pool, tasks, append(opts, multiproc.CollectErrors())...)
@@ -65,9 +65,8 @@ func TestWaysToDie(t *testing.T) {
 					t.Errorf("%d calls failed: %v", len(errs), err)
 				}
 				crash := proctest.CrashOf(t, err, k)
-				proctest.Want(t, "process", crash.PID, <-died)
-				proctest.Want(t, "signal", crash.Signal, way.signal)
-				proctest.Want(t, "exit code", crash.ExitCode, way.exit)
+				proctest.Want(t, "process", crash.PID, <-pid)
+				died(t, crash, way.signal, way.exit)
 				proctest.Want(t, "out of memory", crash.OutOfMemory, way.oom)
 				if text := err.Error(); !strings.Contains(text, way.says) || !strings.HasPrefix(text, fmt.Sprintf("do #%d (pid %d): worker died: ", k, crash.PID)) {
 					t.Errorf("got %q, want %q in it", text, way.says)
@@ -79,6 +78,17 @@ func TestWaysToDie(t *testing.T) {
 			})
 		}
 	}
+}
+
+// died checks how a worker has died. A runtime that has got as far as to say why may get a segmentation fault of its own when it looks
+// at the stack that the signal has interrupted; while it handles one, the system takes that for the end.
+func died(t *testing.T, crash *multiproc.CrashError, signal syscall.Signal, exit int) {
+	t.Helper()
+	if exit == 2 && crash.Signal == syscall.SIGSEGV {
+		signal, exit = crash.Signal, -1
+	}
+	proctest.Want(t, "signal", crash.Signal, signal)
+	proctest.Want(t, "exit code", crash.ExitCode, exit)
 }
 
 // bothWork checks that both workers of the pool take calls.
@@ -129,8 +139,7 @@ func TestCrashAlone(t *testing.T) {
 					t.Errorf("%s: got %v, want a *CrashError", name, err)
 					continue
 				}
-				proctest.Want(t, name+": signal", crash.Signal, way.signal)
-				proctest.Want(t, name+": exit code", crash.ExitCode, way.exit)
+				died(t, crash, way.signal, way.exit)
 				proctest.Want(t, name+": out of memory", crash.OutOfMemory, way.oom)
 				if !strings.Contains(err.Error(), way.says) {
 					t.Errorf("%s: got %v, want %q in it", name, err, way.says)
