@@ -47,7 +47,14 @@ func (a *agent) drop(job string, why error, which func(id uint64, h *held) bool)
 func (a *agent) sayRunning(job string, id uint64) {
 	ctx, cancel := context.WithTimeout(a.ctx, leaseTTL)
 	defer cancel()
-	a.tell(ctx, &chunk{Job: job, ID: id}, nil, &outcome{Running: true}, false)
+	if a.tell(ctx, &chunk{Job: job, ID: id}, nil, &outcome{Running: true}, false) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if h := a.held[place{job, id}]; h != nil {
+		h.told = false
+	}
 }
 
 // begin notes that the calls of a chunk are about to run, and reports whether they still may.

@@ -226,6 +226,9 @@ func (a *agent) tell(ctx context.Context, c *chunk, m delivery, o *outcome, last
 	return false
 }
 
+// errRefused is why calls end whose chunk has been refused.
+var errRefused = errors.New("the agent has refused it")
+
 // send sends an outcome of a chunk, with its answers in an object if they are large. After an error it may be called again.
 func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
 	o.Chunk, o.Agent, o.From = c.ID, a.cfg.Name, a.id
@@ -234,9 +237,6 @@ func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
 		err := a.link.putBlob(ctx, c.Job, o.Blob, o.Answers)
 		if denied, ok := errors.AsType[*PermissionError](err); ok { // others may have rights to it
 			o.Refused, o.Blob, o.BlobLen = denied.Error(), "", 0
-			a.mu.Lock()
-			a.drop(c.Job, denied, func(id uint64, _ *held) bool { return id == c.ID }) // what of it runs still
-			a.mu.Unlock()
 		} else if err != nil {
 			return err
 		}
@@ -246,5 +246,11 @@ func (a *agent) send(ctx context.Context, c *chunk, o *outcome) error {
 	if err != nil {
 		return err
 	}
-	return a.link.answer(ctx, c.Job, data)
+	err = a.link.answer(ctx, c.Job, data)
+	if err == nil && o.Refused != "" { // also what of it runs already
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.drop(c.Job, errRefused, func(id uint64, _ *held) bool { return id == c.ID })
+	}
+	return err
 }

@@ -177,7 +177,7 @@ type sent struct {
 	unwanted error           // why it is not wanted any more, or nil
 	told     time.Time       // when agents were told so first
 	begun    map[string]bool // by which agents, after it was lost with others; nil: none
-	running  bool            // an agent says so, after Stop
+	running  string          // the agent that says so, after Stop
 	fetching bool            // an object with answers is being fetched
 	fetched  map[string]bool // objects with answers that have been, or are about to be; nil: none
 	later    []outcome       // that have come meanwhile

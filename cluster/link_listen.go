@@ -199,7 +199,7 @@ func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, 
 	defer cancel()
 	connected := l.nc.StatusChanged(nats.CONNECTED)
 	defer l.nc.RemoveStatusListener(connected)
-	keys := keysSeen{known: map[string]bool{}, gone: map[string]time.Time{}}
+	keys := keysSeen{known: map[string]bool{}, gone: map[string]time.Duration{}}
 	for ctx.Err() == nil {
 		kv, err := l.js.KeyValue(ctx, bucket)
 		var watcher jetstream.KeyWatcher
@@ -212,7 +212,7 @@ func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, 
 			sleep(ctx, pause)
 			continue
 		}
-		keys.follow(ctx, watcher.Updates(), connected, say)
+		keys.follow(ctx, watcher.Updates(), connected, l.nc.IsConnected, say)
 		keys.patience = ttl
 		if l.nc.IsConnected() { // or nobody answers, and it goes by itself
 			watcher.Stop()
@@ -224,19 +224,21 @@ func (l *natsLink) watch(ctx context.Context, bucket string, ttl time.Duration, 
 // keysSeen are the keys of a bucket, through all reconnections.
 type keysSeen struct {
 	known    map[string]bool
-	gone     map[string]time.Time // those that are not there, which does not count yet; since when
-	patience time.Duration        // how long after a reconnection that is so
+	gone     map[string]time.Duration // those that are not there, which does not count yet; for how long they could have been
+	patience time.Duration            // how long after a reconnection that is so
 }
 
 // follow passes on what a watcher has to say, until it ends or there was a reconnection.
-func (k *keysSeen) follow(ctx context.Context, updates <-chan jetstream.KeyValueEntry, connected <-chan nats.Status, say func(string, []byte)) {
+func (k *keysSeen) follow(
+	ctx context.Context, updates <-chan jetstream.KeyValueEntry, connected <-chan nats.Status, isConnected func() bool, say func(string, []byte),
+) {
 	began := time.Now()
 	seen := map[string]bool{}
 	lose := func(key string) {
 		if time.Since(began) >= k.patience {
 			k.forget(key, say)
-		} else if k.gone[key].IsZero() {
-			k.gone[key] = began
+		} else if _, already := k.gone[key]; !already {
+			k.gone[key] = 0
 		}
 	}
 	tick := time.NewTicker(lookEvery)
@@ -265,8 +267,11 @@ func (k *keysSeen) follow(ctx context.Context, updates <-chan jetstream.KeyValue
 				lose(entry.Key())
 			}
 		case <-tick.C:
-			for key, since := range k.gone {
-				if time.Since(since) >= k.patience {
+			if seen != nil || !isConnected() {
+				continue
+			}
+			for key := range k.gone {
+				if k.gone[key] += lookEvery; k.gone[key] >= k.patience {
 					k.forget(key, say)
 				}
 			}

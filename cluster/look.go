@@ -53,6 +53,12 @@ func (c *Cluster) live() {
 				c.lapse()
 			}
 			renewed = time.Now()
+		} else {
+			c.mu.Lock()
+			if !c.stopped.IsZero() { // nor may agents be able to say what they run
+				c.stopped = time.Now()
+			}
+			c.mu.Unlock()
 		}
 	}
 }
@@ -117,7 +123,7 @@ func (c *Cluster) lookForChunks() {
 	var suspects, unwanted, late []uint64
 	c.mu.Lock()
 	for id, ch := range c.chunks {
-		if !c.stopped.IsZero() && !ch.running && !ch.fetching && ch.unwanted == nil && time.Since(c.stopped) > c.cfg.Pool.KillGrace+lookAfter {
+		if _, runs := c.present[ch.running]; !c.stopped.IsZero() && !runs && !ch.busy() && ch.unwanted == nil && time.Since(c.stopped) > c.cfg.Pool.KillGrace+lookAfter {
 			ch.unwant(multiproc.ErrClosed)
 		}
 		if ch.unwanted != nil {
@@ -126,7 +132,7 @@ func (c *Cluster) lookForChunks() {
 				late = append(late, id)
 			}
 		}
-		if ch.stored && !ch.resting && !ch.fetching && time.Since(ch.at) > lookAfter {
+		if ch.stored && !ch.resting && !ch.busy() && time.Since(ch.at) > lookAfter {
 			suspects = append(suspects, id)
 		}
 	}
@@ -156,7 +162,7 @@ func (c *Cluster) lookForChunks() {
 	for _, id := range suspects {
 		ch := c.chunks[id]
 		switch {
-		case ch == nil || ch.resting || ch.fetching:
+		case ch == nil || ch.resting || ch.busy():
 		case there[id]:
 			ch.at = time.Now()
 		case !ch.missing:

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/seed84f35039/multiproc"
@@ -24,7 +25,7 @@ func (c *Cluster) onOutcome(data []byte) {
 	switch {
 	case ch == nil || c.ctx.Err() != nil:
 		c.discard(o.Blob) // it is answered, or not wanted any more
-	case ch.fetching:
+	case ch.busy():
 		ch.later = append(ch.later, o) // in its turn
 	default:
 		c.heed(ch, &o)
@@ -39,7 +40,7 @@ func (c *Cluster) heed(ch *sent, o *outcome) {
 		c.ended(o.Chunk)
 		return
 	case o.Returned && len(o.Answers) == 0 && o.Blob == "":
-		c.resend(o.Chunk, 0)
+		c.returned(o.Chunk, ch)
 		return
 	case o.Lost:
 		c.retry(o.Chunk, fmt.Errorf("agent %s: fetch the arguments: %w", o.Agent, errNoBlob))
@@ -48,7 +49,7 @@ func (c *Cluster) heed(ch *sent, o *outcome) {
 		c.refused(o.Chunk, ch, o)
 		return
 	case o.Running:
-		ch.running = true
+		ch.running = o.From
 		return
 	case o.Begun:
 		if ch.begun == nil {
@@ -95,8 +96,14 @@ func (c *Cluster) fetch(ch *sent, o *outcome) {
 				return err
 			})
 		})
+		for i := 0; err != nil && i < len(ch.later); i++ { // what has come meanwhile is not to be run again
+			if next := ch.later[i]; c.chunks[o.Chunk] == ch && next.Blob == "" && len(next.Answers) > 0 {
+				next.Returned = false
+				c.answered(o.Chunk, ch, &next, next.Answers)
+			}
+		}
 		if c.chunks[o.Chunk] != ch {
-			// it was given up
+			// it was given up, or is answered
 		} else if err != nil {
 			c.retry(o.Chunk, fmt.Errorf("fetch %d bytes of results: %w", o.BlobLen, err))
 		} else {
@@ -124,9 +131,19 @@ func (c *Cluster) answered(id uint64, ch *sent, o *outcome, answers []byte) {
 	}
 	c.answer(id, ch, o, list)
 	if o.Returned && c.chunks[id] == ch {
+		c.returned(id, ch)
+	}
+}
+
+// returned sends again what an agent has given back of a chunk, unless that is about to be done. c.mu is held.
+func (c *Cluster) returned(id uint64, ch *sent) {
+	if !ch.resting {
 		c.resend(id, 0)
 	}
 }
+
+// busy reports whether outcomes of a chunk have to wait for their turn.
+func (ch *sent) busy() bool { return ch.fetching || len(ch.later) > 0 }
 
 // refusal is that an agent does not run calls of a function.
 type refusal struct{ agent, function string }
@@ -149,10 +166,9 @@ func (c *Cluster) refused(id uint64, ch *sent, o *outcome) {
 		}
 		c.refusals[r] = time.Now()
 	}
-	if ch.refusers == nil {
-		ch.refusers = map[string]bool{}
-	}
-	ch.refusers[o.From] = true
+	refusers := map[string]bool{o.From: true}
+	maps.Copy(refusers, ch.refusers) // which other parts of what was one chunk may have too
+	ch.refusers = refusers
 	for agent, p := range c.present {
 		others = others || p.slots() > 0 && !ch.refusers[agent] && time.Since(c.refusals[refusal{agent, function}]) > refusalTime
 	}

@@ -4,6 +4,7 @@ package cluster_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -71,23 +72,48 @@ func (g *guarded) written(t *testing.T, stream string, more uint64) {
 	})
 }
 
-// TestAgentsLackAUser has agents that may not get the programs of one user: they refuse his calls, and go on with those of the
-// others.
-func TestAgentsLackAUser(t *testing.T) {
-	t.Parallel()
-	g := startGuarded(t, func(conf string) string {
-		agents, others, ok := strings.Cut(conf, "# Submits, under her own name.")
-		if !ok {
-			t.Fatal("the configuration is another one")
-		}
+// agentsWithout removes lines that have this from the permissions of agents.
+func agentsWithout(text string) func(conf string) string {
+	return func(conf string) string {
+		agents, others, _ := strings.Cut(conf, "# Submits, under her own name.")
 		var kept []string
 		for line := range strings.Lines(agents) {
-			if !strings.Contains(line, "-bob") {
+			if !strings.Contains(line, text) {
 				kept = append(kept, line)
 			}
 		}
 		return strings.Join(kept, "") + "#" + others
-	})
+	}
+}
+
+// TestAgentsLackObjects has agents that may not use the objects of a user: they run what has no need of any, and refuse the rest.
+func TestAgentsLackObjects(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, agentsWithout("-blobs-bob"))
+	g.setup(t, "bob")
+	for _, name := range []string{"one", "two"} {
+		startAgent(t, cluster.AgentConfig{URL: g.url, TLS: g.tls, Credentials: g.seed["agents"], Name: name, AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 1}})
+	}
+	bob := dial(t, g.config("bob"))
+	for range 2 {
+		if out, err := fill.Call(proctest.Within(t), bob, 10); len(out) != 10 || err != nil {
+			t.Errorf("a small result: got %d bytes, %v", len(out), err)
+		}
+		_, err := fill.Call(proctest.Within(t), bob, 1<<20)
+		if refused, ok := errors.AsType[*cluster.RefusedError](err); !ok || !strings.Contains(refused.Reason, "mp-blobs-bob") {
+			t.Errorf("a large result: got %v", err)
+		}
+	}
+}
+
+// fill returns so many bytes.
+var fill = multiproc.Register("cluster_test.fill", func(_ context.Context, n int) ([]byte, error) { return make([]byte, n), nil })
+
+// TestAgentsLackAUser has agents that may not get the programs of one user: they refuse his calls, and go on with those of the
+// others.
+func TestAgentsLackAUser(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, agentsWithout("-bob"))
 	g.setup(t, "alice", "bob")
 	startAgent(t, cluster.AgentConfig{URL: g.url, TLS: g.tls, Credentials: g.seed["agents"], AllowUnsigned: true, Pool: multiproc.PoolConfig{Workers: 2}})
 	alice, bob := dial(t, g.config("alice")), dial(t, g.config("bob"))
