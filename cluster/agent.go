@@ -21,20 +21,20 @@ import (
 
 // AgentConfig configures [RunAgent].
 type AgentConfig struct {
-	// URL is where the NATS servers are.
+	// URL is where the NATS servers are, such as "nats://10.0.0.1:4222,nats://10.0.0.2:4222". It has to be given.
 	URL string
 
 	// Credentials is a file with the credentials of a NATS user: a JWT with its key (as nsc makes it), or the seed of an
 	// NKey. Empty means none.
 	Credentials string
 
-	// TLS are files for encrypted connections.
+	// TLS are files for encrypted connections. The zero value means what the system knows.
 	TLS TLS
 
 	// Options are further options of the connection, such as nats.Secure.
 	Options []nats.Option
 
-	// Name is what the agent is called in errors and lists. Empty means the name of the host.
+	// Name is what the agent is called in errors and by [Cluster.Agents]. Empty means the name of the host.
 	Name string
 
 	// Pool configures the workers for each program. Workers is how many calls the agent runs at
@@ -42,7 +42,7 @@ type AgentConfig struct {
 	// ([Config].Pool) counts besides: of limits the stricter one, and the job's Setup and Teardown if it has any.
 	Pool multiproc.PoolConfig
 
-	// Trust has the keys whose programs the agent runs.
+	// Trust has the keys whose programs the agent runs. Without any, AllowUnsigned has to be set.
 	Trust Trust
 
 	// AllowUnsigned lets the agent run programs that nobody has signed: whoever may send it

@@ -69,7 +69,7 @@ type ServerConfig struct {
 	Listen string
 
 	// Dir is where the server keeps what it has to, which no other server may use meanwhile. It is
-	// made if need be (mode 0700).
+	// made if need be (mode 0700). It has to be given, unless File has a store_dir.
 	Dir string
 
 	// Name is that of the server, of its own in a cluster. Empty means that of the host.
@@ -88,7 +88,7 @@ type ServerConfig struct {
 	// their permissions and TLS. Empty means that everybody who can connect may do everything.
 	File string
 
-	// Debug has the server log to standard error.
+	// Debug has the server log to standard error. Otherwise it says nothing.
 	Debug bool
 }
 

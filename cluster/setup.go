@@ -13,19 +13,19 @@ import (
 
 // SetupConfig configures [Setup].
 type SetupConfig struct {
-	// URL is where the NATS servers are.
+	// URL is where the NATS servers are, such as "nats://10.0.0.1:4222,nats://10.0.0.2:4222". It has to be given.
 	URL string
 
 	// Credentials is a file with the credentials of a NATS user who may make streams, as for [Config]. Empty means none.
 	Credentials string
 
-	// TLS are files for encrypted connections.
+	// TLS are files for encrypted connections. The zero value means what the system knows.
 	TLS TLS
 
 	// Options are further options of the connection, such as nats.Secure.
 	Options []nats.Option
 
-	// Replicas is how many servers keep each message: 3 survive the loss of one. 0 means 1.
+	// Replicas is how many servers keep each message, 1, 3 or 5: 3 survive the loss of one. 0 means 1.
 	Replicas int
 
 	// Users are those who will submit, each with a stream and buckets of its own: [Config].User. Empty means

@@ -29,7 +29,8 @@ func DefaultTrustFile() (string, error) {
 // ReadTrust reads a file with one public key in each line, and after a space what
 // the comment says. Empty lines and lines that start with # count for nothing. The
 // error names every line that is wrong, and wraps fs.ErrNotExist if there is no file. A file
-// that others than its owner could change is refused; on Windows that is not checked.
+// that others than its owner could change, or that belongs to another user than that of this process or root, is refused; on
+// Windows that is not checked.
 func ReadTrust(path string) (Trust, error) {
 	text, err := readOwn(path, 0o022)
 	if err != nil {
