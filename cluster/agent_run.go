@@ -132,6 +132,10 @@ func (a *agent) run(ctx context.Context, c *chunk, m delivery, pool workers, arg
 		case <-full:
 		case <-tick:
 		}
+		if !last && ctx.Err() != nil {
+			<-over // likewise
+			last = true
+		}
 		mu.Lock()
 		answers := buf
 		buf = nil

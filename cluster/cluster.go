@@ -139,6 +139,7 @@ type Cluster struct {
 	litter   []string              // blobs that nobody is to get any more
 	fetches  chan struct{}         // has an element for each object with answers that is being fetched
 	lapsed   time.Time             // when what was sent before may have been lost without any call being to blame
+	renewed  time.Time             // when the lease was
 }
 
 var (
@@ -178,6 +179,7 @@ type sent struct {
 	told     time.Time       // when agents were told so first
 	begun    map[string]bool // by which agents, after it was lost with others; nil: none
 	running  string          // the agent that says so, after Stop
+	ran      time.Time       // when it still was there
 	fetching bool            // an object with answers is being fetched
 	fetched  map[string]bool // objects with answers that have been, or are about to be; nil: none
 	later    []outcome       // that have come meanwhile
@@ -228,7 +230,7 @@ const defaultKillGrace = 5 * time.Second
 func newCluster(cfg Config) *Cluster {
 	c := &Cluster{
 		cfg: cfg, job: jobName(cfg.User, rand.Text()), chunks: map[uint64]*sent{}, costs: map[string]*cost{}, present: map[string]presence{}, refusals: map[refusal]time.Time{},
-		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), fetches: make(chan struct{}, maxFetches), alone: time.Now(),
+		empty: make(chan struct{}), closed: make(chan struct{}), more: make(chan struct{}, 1), fetches: make(chan struct{}, maxFetches), alone: time.Now(), renewed: time.Now(),
 	}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.alive, c.die = context.WithCancel(c.ctx)
@@ -293,6 +295,7 @@ func (c *Cluster) start(ctx context.Context, l lease) (err error) {
 	if err := c.link.renew(ctx, c.job, c.lease); err != nil {
 		return err
 	}
+	c.renewed = time.Now()
 	c.going.Add(1)
 	if err := c.link.outcomes(c.ctx, c.job, c.onOutcome, c.going.Done); err != nil {
 		c.going.Done()
@@ -403,7 +406,8 @@ func (c *Cluster) Shutdown(ctx context.Context) error {
 
 // Stop implements [multiproc.Stopper]: calls that no agent has begun get ErrClosed, those that run are waited for as by
 // Shutdown. Calls that agents have been sent together with one that runs count as begun, which is about 20 ms of work. Those of which
-// no agent says that they run, as all are busy with other calls or none is there, are given up after twice KillGrace and 6 seconds.
+// no agent says that they run, as all are busy with other calls or none is there, are given up after twice KillGrace and 6 to 9 seconds;
+// where the servers cannot be reached, after AgentTimeout.
 func (c *Cluster) Stop(ctx context.Context) error {
 	if ctx == nil {
 		return errors.New("cluster: Stop: the context is nil; pass context.Background()")

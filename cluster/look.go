@@ -42,22 +42,18 @@ func (c *Cluster) look() {
 func (c *Cluster) live() {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	for renewed := time.Now(); ; {
+	for {
 		select {
 		case <-tick.C:
 		case <-c.alive.Done():
 			return
 		}
 		if c.renew() {
-			if time.Since(renewed) > leaseTTL { // agents took this job to be over
-				c.lapse()
-			}
-			renewed = time.Now()
-		} else {
 			c.mu.Lock()
-			if !c.stopped.IsZero() { // nor may agents be able to say what they run
-				c.stopped = time.Now()
+			if time.Since(c.renewed) > leaseTTL { // agents took this job to be over
+				c.lapsed = time.Now()
 			}
+			c.renewed = time.Now()
 			c.mu.Unlock()
 		}
 	}
@@ -123,7 +119,7 @@ func (c *Cluster) lookForChunks() {
 	var suspects, unwanted, late []uint64
 	c.mu.Lock()
 	for id, ch := range c.chunks {
-		if _, runs := c.present[ch.running]; !c.stopped.IsZero() && !runs && !ch.busy() && ch.unwanted == nil && time.Since(c.stopped) > c.cfg.Pool.KillGrace+lookAfter {
+		if ch.unwanted == nil && c.nobodyRuns(ch) {
 			ch.unwant(multiproc.ErrClosed)
 		}
 		if ch.unwanted != nil {
@@ -175,6 +171,23 @@ func (c *Cluster) lookForChunks() {
 			c.resend(id, 1)
 		}
 	}
+}
+
+// nobodyRuns reports whether no agent has said of a chunk that it runs, though it was asked by Stop for long enough, in which the
+// servers could be reached, or for too long altogether. c.mu is held.
+func (c *Cluster) nobodyRuns(ch *sent) bool {
+	if c.stopped.IsZero() || ch.busy() {
+		return false
+	}
+	if _, there := c.present[ch.running]; there {
+		ch.ran = time.Now()
+		return false
+	}
+	since, patience := c.stopped, c.cfg.Pool.KillGrace+lookAfter
+	if ch.ran.After(since) {
+		since = ch.ran
+	}
+	return c.renewed.Sub(since) > patience || time.Since(since) > max(c.cfg.AgentTimeout, patience)
 }
 
 // orphansAmong returns the chunks of those that the engine has which are not waited for, as they were taken to be lost and
