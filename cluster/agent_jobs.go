@@ -107,7 +107,13 @@ func (a *agent) onControl(name string, data []byte) {
 			return !h.begun
 		})
 	}
-	if j := a.jobs[name]; j != nil {
+	j := a.jobs[name]
+	for at := range a.held {
+		if j == nil && at.job == name { // the news of its lease has not come yet
+			j = a.jobOf(name)
+		}
+	}
+	if j != nil {
 		j.stopped = j.stopped || c.Stop
 		if j.unwanted = join(j.unwanted, list); len(j.unwanted) > maxUnwanted {
 			j.unwanted = list

@@ -22,7 +22,7 @@ var embedded = proctest.Subject{
 		}
 		return c
 	},
-	Crashes: true, Reuses: true, NoMemory: true,
+	Crashes: true, Reuses: true, NoMemory: true, Far: true,
 }
 
 func TestCluster(t *testing.T) { proctest.Conformance(t, embedded) }

@@ -228,3 +228,28 @@ func TestStopWaitsForWhatRuns(t *testing.T) {
 		s.leave(c)
 	})
 }
+
+// TestWithdrawnBeforeTheLease has an agent be told of what is not wanted of a job of which it has a chunk, but not yet the news that
+// it has a lease.
+func TestWithdrawnBeforeTheLease(t *testing.T) {
+	link := &oddLease{}
+	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	defer a.end()
+	a.link = link
+	cancel, err1 := wire.Encode(nil, &control{Cancel: []uint64{7, 7}})
+	chunk, err2 := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	a.onControl("other.job", cancel)
+	if len(a.jobs) > 0 {
+		t.Error("it remembers what is said of jobs that it has nothing of")
+	}
+	a.held[place{"me.job", 6}] = &held{cancel: func(error) { t.Error("another chunk is cancelled") }}
+	a.onControl("me.job", cancel)
+	d := &oneDelivery{chunk: chunk}
+	a.take(d, a.queueUp())
+	if !d.acked || !link.said.Withdrawn {
+		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
+	}
+}
