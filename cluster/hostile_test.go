@@ -47,18 +47,24 @@ func (d *oneDelivery) ack()                         { d.acked = true }
 func (d *oneDelivery) back(time.Duration)           { d.again = true }
 func (d *oneDelivery) drop(reason string)           { d.dropped = reason }
 
-// TestOddLease has a job that an agent does not understand, such as one of another version: its calls are refused, and do not
-// go round for ever.
-func TestOddLease(t *testing.T) {
-	link := &oddLease{}
-	a := newAgent(AgentConfig{Name: "a", Logger: slog.New(slog.DiscardHandler), Pool: multiproc.PoolConfig{Workers: 1}}, false)
-	defer a.end()
+// agentWithChunk returns an agent of a job whose lease makes no sense, and a chunk of it that is to come.
+func agentWithChunk(t *testing.T) (a *agent, link *oddLease, d *oneDelivery) {
+	t.Helper()
+	link = &oddLease{}
+	a = newAgent(AgentConfig{Name: "a", Logger: slog.New(slog.DiscardHandler), Pool: multiproc.PoolConfig{Workers: 1}}, false)
+	t.Cleanup(a.end)
 	a.link = link
 	data, err := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &oneDelivery{chunk: data}
+	return a, link, &oneDelivery{chunk: data}
+}
+
+// TestOddLease has a job that an agent does not understand, such as one of another version: its calls are refused, and do not
+// go round for ever.
+func TestOddLease(t *testing.T) {
+	a, link, d := agentWithChunk(t)
 	a.take(d, a.queueUp())
 	if d.again || !d.acked || link.said.Chunk != 7 || !strings.Contains(link.said.Refused, "lease") {
 		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)

@@ -164,19 +164,14 @@ func TestStopIsSaidAgain(t *testing.T) {
 
 // TestStoppedBeforeItComes has a chunk come to an agent that has been told that its job has been stopped.
 func TestStoppedBeforeItComes(t *testing.T) {
-	link := &oddLease{}
-	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
-	defer a.end()
-	a.link = link
+	a, link, d := agentWithChunk(t)
 	data, err1 := wire.Encode(nil, &lease{Version: wire.Version})
 	stop, err2 := wire.Encode(nil, &control{Stop: true})
-	chunk, err3 := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
 	a.onLease("me.job", data)
 	a.onControl("me.job", stop)
-	d := &oneDelivery{chunk: chunk}
 	a.take(d, a.queueUp())
 	if !d.acked || !link.said.Returned {
 		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
@@ -232,13 +227,9 @@ func TestStopWaitsForWhatRuns(t *testing.T) {
 // TestWithdrawnBeforeTheLease has an agent be told of what is not wanted of a job of which it has a chunk, but not yet the news that
 // it has a lease.
 func TestWithdrawnBeforeTheLease(t *testing.T) {
-	link := &oddLease{}
-	a := newAgent(AgentConfig{Name: "a", Pool: multiproc.PoolConfig{Workers: 1}}, false)
-	defer a.end()
-	a.link = link
-	cancel, err1 := wire.Encode(nil, &control{Cancel: []uint64{7, 7}})
-	chunk, err2 := encodeChunk(&chunk{Job: "me.job", ID: 7, Program: "p", Func: "f", Key: "k", N: 1, Args: make([]byte, minArg)})
-	if err := errors.Join(err1, err2); err != nil {
+	a, link, d := agentWithChunk(t)
+	cancel, err := wire.Encode(nil, &control{Cancel: []uint64{7, 7}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	a.onControl("other.job", cancel)
@@ -247,7 +238,6 @@ func TestWithdrawnBeforeTheLease(t *testing.T) {
 	}
 	a.held[place{"me.job", 6}] = &held{cancel: func(error) { t.Error("another chunk is cancelled") }}
 	a.onControl("me.job", cancel)
-	d := &oneDelivery{chunk: chunk}
 	a.take(d, a.queueUp())
 	if !d.acked || !link.said.Withdrawn {
 		t.Errorf("acknowledged: %t, said: %+v", d.acked, link.said)
